@@ -19,6 +19,7 @@ from delivery.consumers import BATCH_EVENTS_MAX, SECRET_OVERLAP_S
 from delivery.lanes import Ordering
 from delivery.terms import Mode
 from ledger.event_data import Count
+from ledger.events import TYPE_PATTERNS
 from ledger.feed import PAGE_MAX
 from operations import consumers, deliveries
 from operations.consumers import Changes, ConsumerAudit, ConsumerStatus
@@ -29,6 +30,9 @@ DELIVERY_ACTS: Final[tuple[tuple[str, Verb], ...]] = (
     ("blocked", "retry"), ("blocked", "park"), ("blocked", "skip"), ("parked", "retry"), ("parked", "skip"),
 )  # fmt: skip
 ITEMS_MAX = 10_000  # names in a list of a body: far more than there are directories or types
+# Named in the description only: the operation refuses others, and says what there is.
+TypeName = Annotated[str, Field(json_schema_extra={"enum": list(TYPE_PATTERNS)})]
+StartWords = Annotated[str, Field(json_schema_extra={"examples": ["beginning", "now", "seq:42", "2026-10-01T00:00:00Z"]})]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -36,8 +40,8 @@ class ConsumerBody(Body):
     """The body of PUT. Fields that are left out stay as they are on an existing consumer."""
 
     directories: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
-    types: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
-    start: str | None = None
+    types: Annotated[tuple[TypeName, ...] | None, Field(max_length=ITEMS_MAX)] = None
+    start: StartWords | None = None
     mode: Mode | None = None
     ordering: Ordering | None = None
     batch_max: Annotated[int | None, Field(ge=1, le=BATCH_EVENTS_MAX)] = None

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from api.answers import Accepted, Json, ListOf, listed
 from api.bodies import Body
-from api.consumers import ITEMS_MAX, Reason
+from api.consumers import ITEMS_MAX, Reason, TypeName
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
@@ -33,7 +33,7 @@ class ReplayBody(Body):
     consumer: str
     start: Annotated[str | int, Field(alias="from")]
     to: str | int | None = None
-    types: _OptionalNames = None
+    types: Annotated[tuple[TypeName, ...] | None, Field(max_length=ITEMS_MAX)] = None
     subjects: _OptionalNames = None
     directories: _OptionalNames = None
     rate_per_second: Annotated[int, Field(ge=1, le=100_000)] | None = None

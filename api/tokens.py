@@ -7,7 +7,7 @@ from pydantic import Field
 
 from api.answers import Created, Json, ListOf, NoContent, listed
 from api.bodies import Body
-from api.consumers import ITEMS_MAX, Reason
+from api.consumers import ITEMS_MAX, Reason, TypeName
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
@@ -27,7 +27,7 @@ class TokenBody(Body):
     role: Role
     name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX)]
     directories: _Names = ("*",)
-    types: _Names = ("*",)
+    types: Annotated[tuple[TypeName, ...], Field(max_length=ITEMS_MAX)] = ("*",)
     consumers: _Names = ("*",)
     bodies: bool = True
     expires_in_days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = LIFE_DAYS

@@ -21,6 +21,7 @@ from ledger.tokens import Token
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
+from operations.quality import Quality, quality_advice, quality_of
 from proofs.keys import WrapError
 from scim.leniency import TEST_OBJECT, sentence_of
 from scim.mistakes import Mistake, known_mistake
@@ -29,10 +30,12 @@ from scim.remedies import fix_of
 
 SQL: Final = load_queries(__file__)
 JOURNAL_PAGE_MAX = 1_000
-SILENCE_HOURS = 24  # after this the IdP is reported as silent: IdPs synchronise at least daily
+SILENCE_HOURS = 24  # after this an IdP that sends changes at once is reported as silent
+SILENCE_CYCLES = 3  # after so many cycles an IdP that has cycles is
 ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # requests in a minute; fewer are never reported as a spike
 LOOKED_MAX = 200_000  # newest requests that the health report looks at: a statement may take four seconds
+MENDED_S = 3_600  # a mistake that is older than this, and than the last request, is mended
 MISTAKES_LOOKED_MAX = 10_000  # newest entries of mistakes in URLs and tokens that it looks at
 SPIKE_TIMES_MIN = 10  # a spike has this many times the requests of the median minute
 MistakeName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [mistake.value for mistake in Mistake]})]
@@ -169,11 +172,13 @@ class Report(TypedDict):
 
 
 class State(Report):
-    """The report, with the directory's own state. `clock`: `exact`, `behind` or `frozen`."""
+    """The report, with the directory's own state. `clock`: `exact`, `behind` or `frozen`. `cycle_minutes`: of the IdP; null if it has none."""
 
     state: str
     clock: str
     surge: SurgeState
+    cycle_minutes: Count | None
+    quality: Quality
 
 
 class DirectoryHealth(State):
@@ -228,8 +233,17 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
         limit = (await limits(conn)).get(directory.id, Limit())
         lost = await lately_in(conn, directory, limit)
     surge: SurgeState = {"revocations_last_hour": lost, "per_hour": limit.per_hour, "action": limit.action}
-    found: State = {**report, "state": directory.state, "clock": clock, "surge": surge}
-    return {**found, "advice": advice(found, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
+    expected = directory.profile.file.expected
+    found: State = {
+        **report,
+        "state": directory.state,
+        "clock": clock,
+        "surge": surge,
+        "cycle_minutes": expected.cycle_minutes,
+        "quality": await quality_of(ledger, directory, hours),
+    }
+    said = advice(found, datetime.fromtimestamp(ledger.clock() / 1e6, UTC), expects_external_id=expected.external_id)
+    return {**found, "advice": said}
 
 
 def _entry_json(kek: Kek, row: tuple[Any, ...]) -> RequestEntry:
@@ -336,19 +350,20 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
     }
 
 
-def advice(report: State, now: datetime) -> list[str]:
+def advice(report: State, now: datetime, *, expects_external_id: bool = False) -> list[str]:
     """Sentences for the admin of the IdP, worst first."""
     if report["state"] in {CLOSED, DELETED}:
         return []
     of_itself = [*_clock(report), *_surge_advice(report), *_paused(report)]
     return [
         *of_itself,
-        *_mistakes(report),
+        *_mistakes(report, now),
         *_storms(report),
         *_tokens(report, now),
         *_silence(report, now),
         *_errors(report),
         *_spikes(report),
+        *quality_advice(report["quality"], expects_external_id=expects_external_id),
     ]
 
 
@@ -381,10 +396,13 @@ def _paused(report: State) -> list[str]:
     return [f"It is paused: its IdP is told to try again later. scim-ledger directory resume {report['directory']} --reason …"]
 
 
-def _mistakes(report: State) -> list[str]:
+def _mistakes(report: State, now: datetime) -> list[str]:
+    """Mistakes of the last hour, and older ones after which no request came: otherwise somebody has mended them."""
+    last = report["last_request"]
     return [
         f"{found['meaning']} ({found['count']}, the last {found['last']:%Y-%m-%d %H:%M} UTC) {found['fix']}"
         for found in report["mistakes"]
+        if last is None or found["last"] > last or (now - found["last"]).total_seconds() < MENDED_S
     ]
 
 
@@ -407,10 +425,15 @@ def _tokens(report: State, now: datetime) -> list[str]:
 
 
 def _silence(report: State, now: datetime) -> list[str]:
-    last = report["last_request"]
+    last = report["last_request"] or report["last_change"]  # the journal forgets requests after 30 days, the log no change
+    cycle = report["cycle_minutes"]
     if last is None:
         return [] if report["mistakes"] else ["No request has arrived yet: check the URL and the token in the IdP."]
-    if (now - last).total_seconds() > SILENCE_HOURS * 3600:
+    quiet_minutes = (now - last).total_seconds() / 60
+    if cycle is not None and quiet_minutes > SILENCE_CYCLES * cycle:
+        says = f"Silence since {last:%Y-%m-%d %H:%M} UTC, and this IdP synchronises about every {cycle} minutes."
+        return [f"{says} If anything changed there since, see whether its provisioning is switched on and not in quarantine."]
+    if cycle is None and quiet_minutes > SILENCE_HOURS * 60:
         return [f"Silence since {last:%Y-%m-%d %H:%M} UTC: is the IdP's provisioning switched on?"]
     return []
 

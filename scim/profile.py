@@ -116,6 +116,16 @@ class Representation(_Strict):
     manager: Text
 
 
+class Expected(_Strict):
+    """What the health of a directory expects of this IdP. It decides nothing about requests, so it may be corrected in a released version."""
+
+    external_id: Annotated[bool, Field(description="Whether each user has an externalId.")] = False
+    email_user_names: Annotated[bool, Field(description="Whether userName is an e-mail address.")] = False
+    cycle_minutes: Annotated[
+        int | None, Field(ge=1, le=10_080, description="How often the IdP synchronises; absent if it sends changes at once.")
+    ] = None
+
+
 class ProfileFile(_Strict):
     """A profile: how a kind of identity provider speaks SCIM, and how its users become the users of the event feed."""
 
@@ -130,6 +140,7 @@ class ProfileFile(_Strict):
         tuple[Text, ...],
         Field(description="Patterns of userNames of users that the IdP makes to test the connection; `*` is anything."),
     ] = ()
+    expected: Expected = Expected()
     user: UserPaths
     deactivation: Deactivation
     representation: Representation

@@ -18,6 +18,7 @@ class _Case:
         return self.status == status and self.scim_type in {None, scim_type} and re.search(self.detail, detail) is not None
 
 
+_UNKNOWN_MEMBER: Final = r"^members: no user or group"
 _CASES: Final = (
     _Case(
         "Another user has this userName already. Let the IdP match on userName before it creates, or rename or delete the "
@@ -26,7 +27,7 @@ _CASES: Final = (
         "uniqueness",
     ),
     _Case("The group was pushed before this member: assign the user to the app first, then push the group again.",
-          400, "invalidValue", r"^members: no user or group"),
+          400, "invalidValue", _UNKNOWN_MEMBER),
     _Case("Two users have this key: name members by the id that this service gave, or make the key unique in the IdP.",
           400, "invalidValue", r"^members: \d+ users"),
     _Case("A group is nested in itself: take it out of its own members in the IdP.", 400, "invalidValue", "member of itself"),
@@ -82,3 +83,8 @@ def fix_of(status: int, scim_type: str | None, detail: str | None) -> str | None
     if status < 400:
         return None
     return next((case.fix for case in _CASES if case.fits(status, scim_type, detail or "")), _OTHERWISE)
+
+
+def is_unknown_member(detail: str) -> bool:
+    """Whether the sentence of a refusal says that a member of a group does not exist, mostly because the group came before its users."""
+    return re.search(_UNKNOWN_MEMBER, detail) is not None

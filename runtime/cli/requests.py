@@ -17,6 +17,7 @@ REQUEST_COLUMNS: Final = (
     "path",
     "filter",
     "status",
+    "count",
     "scim_type",
     "detail",
     "fix",

@@ -411,3 +411,18 @@ def test_the_project_of_the_client_needs_httpx_only() -> None:
     needs = importlib.metadata.requires("scim-ledger-client") or []
     assert [need for need in needs if "extra" not in need] == ["httpx>=0.28"]
     assert [need.split(";")[0].strip() for need in needs if "extra" in need] == ["eventsourcing<9.6,>=9.5"]
+
+
+def test_ids_are_looked_up_by_id_and_by_the_words_of_the_idp(ledger: Ledger, operator: Operator) -> None:
+    user = operator.user(externalId="ext-of-look-up")
+    group = operator.group(user)
+    assert "acme" in [directory["slug"] for directory in ledger.directories()]
+    found = ledger.user("acme", user)
+    assert (found["id"], found["active"]) == (user, True)
+    assert [one["id"] for one in ledger.users("acme", external_id="ext-of-look-up")] == [user]
+    assert user in [one["id"] for one in ledger.users("acme")]
+    assert ledger.group("acme", group)["id"] == group
+    assert group in [one["id"] for one in ledger.groups("acme")]
+    assert list(ledger.groups("acme", display_name="nobody has this name")) == []
+    with pytest.raises(MissingError):
+        ledger.user("acme", group)

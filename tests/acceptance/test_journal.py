@@ -139,6 +139,62 @@ def test_mistakes_in_url_and_token_are_explained_where_they_were_meant(make_serv
     assert "Requests came without a token." in shown.stdout
 
 
+def test_the_doctor_sees_what_the_mapping_of_the_idp_does_wrong(make_service: Callable[..., Service]) -> None:
+    """Its report has counts, ids and names of attributes; no value of a person is in it."""
+    service = make_service()
+    group = "urn:ietf:params:scim:schemas:core:2.0:Group"
+    with service.client("admin") as admin, service.client("scim") as client, service.client("operator") as operator:
+        assert admin.put(service.base + "/v1/directories/acme/profile", json={"profile": "okta"}).status_code == 200
+        users = [
+            {"userName": "jane@secret.example", "externalId": "secret1", "departement": "secret", "jane@secret.example": 1},
+            {"userName": "secretjane", "externalId": "secret1", "urn:example:app": {"badge": "secret"}},
+            {"userName": "john@secret.example", ENTERPRISE: {"department": "secret", "flor": "secret"}},
+        ]
+        made = [client.post(service.scim + "/Users", json={"schemas": [USER], **user}).json()["id"] for user in users]
+        twins = [
+            client.post(service.scim + "/Groups", json={"schemas": [group], "displayName": "secret"}).json()["id"]
+            for _ in range(2)
+        ]
+        early = {"schemas": [group], "displayName": "early", "members": [{"value": "secret"}]}
+        refused = client.post(service.scim + "/Groups", json=early)
+        assert refused.status_code == 400
+        _written(service, operator, refused.headers["X-Request-Id"])
+        answer = operator.get(service.base + "/v1/directories/acme/health")
+    quality = answer.json()["quality"]
+    assert {*quality.pop("same_external_id")["examples"], *quality.pop("same_display_name")["examples"]} == {*made[:2], *twins}
+    names = [(row["attribute"], row["resources"]) for row in quality.pop("unknown_attributes")]
+    assert sorted(names) == [("(other)", 1), ("departement", 1), ("urn:example:app:badge", 1), (f"{ENTERPRISE}:flor", 1)]
+    assert quality == {
+        "users": 3, "users_without_external_id": 1, "unknown_members": 1, "resources_read": 5, "user_names_without_email": 1,
+    }  # fmt: skip
+    assert "secret" not in json.dumps(answer.json()["advice"]) + json.dumps(answer.json()["quality"])
+    said = " ".join(answer.json()["advice"])
+    assert all(
+        part in said
+        for part in (
+            "2 groups share",
+            "2 users share",
+            "groups come before their users",
+            "1 of 3 users have no",
+            "departement",
+            "no e-mail",
+        )
+    )
+
+
+@pytest.mark.parametrize("path", ["/v2/Users", "/Users", ""])
+@pytest.mark.parametrize("known_id", [False, True])
+def test_a_stranger_is_told_the_same_whether_or_not_the_directory_and_the_token_exist(
+    service: Service, path: str, *, known_id: bool
+) -> None:
+    number = service.client("scim").headers["Authorization"].split("_")[2] if known_id else "0" * 32
+    headers = {"Authorization": f"Bearer sl_scim_{number}_{'0' * 72}"}
+    answers = [httpx.get(f"{service.base}/scim/{slug}{path}", headers=headers) for slug in ("acme", "nowhere", "a\u00e9")]
+    told = [(a.status_code, a.content, {**a.headers, "x-request-id": "", "date": ""}) for a in answers]
+    assert told[0] == told[1] == told[2]
+    assert answers[0].status_code in {401, 404, 429}
+
+
 def _mistakes(service: Service, reader: httpx.Client, slug: str, requests: int) -> dict[tuple[str, str | None], int]:
     """The mistakes of a directory, when so many requests have been counted: that takes a second or two."""
     for _ in range(10_000):
@@ -266,6 +322,16 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
         "last_request": minute,
         "spikes": [spike],
         "mistakes": [],
+        "cycle_minutes": None,
+        "quality": {
+            "users": 0,
+            "users_without_external_id": 0,
+            "same_external_id": {"values": 0},
+            "same_display_name": {"values": 0},
+            "unknown_members": 0,
+            "unknown_attributes": [],
+            "user_names_without_email": None,
+        },
         "tokens": [],
     }
     assert "23.3 times the usual" in advice(report, minute)[-1]

@@ -16,6 +16,7 @@ from scim_ledger_client.errors import (
 from scim_ledger_client.events import Event
 from scim_ledger_client.ledger import Ledger, Streamed
 from scim_ledger_client.pages import Page
+from scim_ledger_client.resources import Directory, Group, User
 from scim_ledger_client.retries import Retries
 from scim_ledger_client.snapshot import Snapshot, SnapshotLine
 from scim_ledger_client.webhooks import Delivery, Webhook
@@ -23,8 +24,10 @@ from scim_ledger_client.webhooks import Delivery, Webhook
 __all__ = [
     "Consumer",
     "Delivery",
+    "Directory",
     "Event",
     "ForbiddenError",
+    "Group",
     "IncompleteSnapshotError",
     "Ledger",
     "LedgerError",
@@ -40,5 +43,6 @@ __all__ = [
     "Streamed",
     "UnauthorizedError",
     "UnreachableError",
+    "User",
     "Webhook",
 ]

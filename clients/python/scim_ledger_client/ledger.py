@@ -16,6 +16,7 @@ from scim_ledger_client.consumer import Consumer
 from scim_ledger_client.errors import RefusedError, UnreachableError, refusal
 from scim_ledger_client.events import Event
 from scim_ledger_client.pages import Page, page_of
+from scim_ledger_client.resources import Directory, Group, User, path_of, rows_of
 from scim_ledger_client.retries import Retries
 from scim_ledger_client.snapshot import Snapshot
 from scim_ledger_client.sse import Message, MessageDecoder
@@ -158,6 +159,26 @@ class Ledger:
             except (UnreachableError, RefusedError) as error:
                 failures += 1
                 self._connection.recover(failures, error)
+
+    def directories(self) -> list[Directory]:
+        """The directories that the token reaches."""
+        return cast("list[Directory]", self._connection.get("/v1/directories", {})["data"])
+
+    def user(self, directory: str, user: str) -> User:
+        """One user of now, by id. Raises MissingError."""
+        return cast("User", self._connection.get(path_of(directory, "users", user), {}))
+
+    def users(self, directory: str, *, external_id: str | None = None, user_name: str | None = None) -> Iterator[User]:
+        """The users of now, by id: all, or those with these words of the IdP. Raises ForbiddenError if the token may not search by them."""
+        return rows_of(self._connection, path_of(directory, "users"), external_id=external_id, user_name=user_name)
+
+    def group(self, directory: str, group: str) -> Group:
+        """One group of now, by id. Raises MissingError."""
+        return cast("Group", self._connection.get(path_of(directory, "groups", group), {}))
+
+    def groups(self, directory: str, *, external_id: str | None = None, display_name: str | None = None) -> Iterator[Group]:
+        """The groups of now, in the same way."""
+        return rows_of(self._connection, path_of(directory, "groups"), external_id=external_id, display_name=display_name)
 
     @contextmanager
     def snapshot(self, directory: str) -> Generator[Snapshot]:

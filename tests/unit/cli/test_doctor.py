@@ -1,6 +1,6 @@
 """`doctor` reports everything in a status that needs attention."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -24,6 +24,11 @@ DESCRIBES = {
 }  # fmt: skip
 STUCK = {"last_error": "http_503", "attempts": 3}
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
+NONE_SHARED = {"values": 0, "resources": 0, "examples": []}
+SOUND = {
+    "users": 3, "users_without_external_id": 0, "same_external_id": NONE_SHARED, "same_display_name": NONE_SHARED, "unknown_members": 0,
+    "resources_read": 3, "unknown_attributes": [], "user_names_without_email": 0,
+}  # fmt: skip
 
 
 def status(**more: Any) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def test_a_directory_with_a_surge_or_a_pause_is_reported_and_a_closed_one_is_not
     surge = {"revocations_last_hour": lost, "per_hour": 100, "action": action}
     report = {
         "directory": "acme", "clock": "running", "state": state, "surge": surge, "retry_storms": [], "operations": [], "hours": 24, "since": None,
-        "last_request": NOW, "spikes": [], "mistakes": [], "tokens": [token],
+        "last_request": NOW, "spikes": [], "mistakes": [], "cycle_minutes": None, "quality": SOUND, "tokens": [token],
     }  # fmt: skip
     said = advice(report, NOW)
     ended = state in {CLOSED, DELETED}
@@ -106,3 +111,69 @@ def test_a_directory_with_a_surge_or_a_pause_is_reported_and_a_closed_one_is_not
     assert any("surge release" in line for line in said) == (lost > 100 and not ended and action == "hold")
     assert any("It is paused" in line for line in said) == (state == PAUSED)
     assert len(said) == ((lost > 100) + (state == PAUSED)) * (not ended)
+
+
+def _report(**more: Any) -> Any:
+    token = {"name": "t", "revoked_at": None, "expires_at": NOW + timedelta(days=300), "last_used_at": NOW, "created_at": NOW}
+    return {
+        "directory": "acme", "clock": "exact", "state": ACTIVE, "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
+        "retry_storms": [], "operations": [], "hours": 24, "since": None, "last_request": NOW, "last_change": None, "spikes": [],
+        "tokens": [token], "mistakes": [], "cycle_minutes": None, "quality": SOUND, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("last", "changed", "cycle", "says"),
+    [
+        (timedelta(hours=23), None, None, None),
+        (timedelta(hours=25), None, None, "Silence since 2026-11-28 23:00 UTC: is"),
+        (timedelta(minutes=119), None, 40, None),
+        (timedelta(minutes=121), None, 40, "about every 40 minutes"),
+        (timedelta(hours=25), None, 1_440, None),
+        (None, timedelta(days=40), None, "Silence since 2026-10-21"),
+        (None, None, 40, "No request has arrived yet"),
+    ],
+)
+def test_silence_is_measured_by_the_cycle_of_the_idp(
+    last: timedelta | None, changed: timedelta | None, cycle: int | None, says: str | None
+) -> None:
+    report = _report(last_request=last and NOW - last, last_change=changed and NOW - changed, cycle_minutes=cycle)
+    said = advice(report, NOW)
+    assert len(said) == (says is not None)
+    assert says is None or says in said[0]
+
+
+SHARED = {"values": 1, "resources": 2, "examples": []}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected", "says"),
+    [
+        ({"same_display_name": SHARED}, False, "2 groups share a displayName"),
+        ({"same_external_id": SHARED}, False, "2 users share an externalId"),
+        ({"unknown_members": 4}, False, "4 requests about groups were refused"),
+        ({"users_without_external_id": 1}, False, "1 of 3 users have no externalId"),
+        ({"users_without_external_id": 3}, False, None),
+        ({"users_without_external_id": 3}, True, "3 of 3 users have no externalId"),
+        ({"unknown_attributes": [{"resource_type": "User", "attribute": "departement", "resources": 2}]}, False, "no schema has: departement."),
+        ({"user_names_without_email": 5}, True, "5 of the newest users have a userName that is no e-mail address"),
+        ({"user_names_without_email": None}, True, None),
+    ],
+)  # fmt: skip
+def test_what_users_and_groups_say_of_the_mapping_is_advised(more: dict[str, Any], expected: bool, says: str | None) -> None:
+    said = advice(_report(quality={**SOUND, **more}), NOW, expects_external_id=expected)
+    assert len(said) == (says is not None)
+    assert says is None or says in said[0]
+
+
+@pytest.mark.parametrize(
+    ("ago_min", "last_request_ago_min", "told"), [(59, 1, True), (61, 1, False), (61, 62, True), (600, None, True)]
+)
+def test_a_mistake_is_told_until_it_is_mended(ago_min: int, last_request_ago_min: int | None, *, told: bool) -> None:
+    """Otherwise the health would not become well for a day after somebody has corrected the URL."""
+    mistake = {
+        "mistake": "no_v2", "token": None, "count": 7, "last": NOW - timedelta(minutes=ago_min), "meaning": "No v2.", "fix": "Correct it.",
+    }  # fmt: skip
+    last = None if last_request_ago_min is None else NOW - timedelta(minutes=last_request_ago_min)
+    said = advice(_report(mistakes=[mistake], last_request=last), NOW)
+    assert [line.partition(" (7")[0] for line in said] == ["No v2."] * told

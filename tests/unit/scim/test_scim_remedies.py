@@ -4,7 +4,7 @@ import pytest
 
 from scim import errors
 from scim.errors import ScimError
-from scim.remedies import fix_of
+from scim.remedies import fix_of, is_unknown_member
 
 KINDS = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ScimError) and kind is not ScimError
@@ -53,3 +53,8 @@ def test_the_fix_depends_on_the_case(status: int, scim_type: str | None, detail:
 
 def test_an_accepted_request_has_no_fix() -> None:
     assert fix_of(201, None, None) is None
+
+
+def test_a_group_before_its_users_is_told_apart_from_other_refusals_of_members() -> None:
+    assert is_unknown_member('members: no user or group of this directory has the id "x".')
+    assert not is_unknown_member("members: 2 users of this directory have this userName. Name the member by its id.")
