@@ -17,6 +17,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import exceptions
 from delivery.consumers import Consumer, reach_of
+from delivery.log_positions import by_index_alone
 from delivery.reports import EXCEPTION_STATES
 from ledger.directories import Directory
 from ledger.event_data import Count, FromOne
@@ -213,7 +214,8 @@ async def matching(
     some, of = int4s(directories), None if subjects is None else uuids(subjects)
     while True:
         params = (after, through, some, types, PAGE, of)
-        rows = await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
+        async with by_index_alone(conn):
+            rows = await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
         yield rows
         if len(rows) < PAGE:
             return

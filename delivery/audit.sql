@@ -1,14 +1,17 @@
 -- positions_matching --
 -- Events of a filter in (after, through], with what the order depends on. A page must not cost what lies behind it: no more commits are
 -- looked at than a page has events, and one, of which all may lie before it; each other has one at least, but of a subject. Ordered as the
--- commits are read, so that reading ends with the page: a commit may have 100 000 events.
+-- commits are read, so that reading ends with the page: a commit may have 100 000 events. `offset 0`: events are looked up commit by commit; as
+-- a join, all events of a subject are compared with each commit.
 select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at
 from (
     select position, directory, seq, size, at from commits
     where position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and position <= $2
       and directory = any($3::int4[]) and types & $4 <> 0
     order by position limit case when $6::uuid[] is null then $5 + 1 end) c
-join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
+cross join lateral (
+    select directory, seq, type, obj, mem from events
+    where directory = c.directory and seq >= c.seq and seq < c.seq + c.size and (1::bigint << type) & $4 <> 0 offset 0) e
 where c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
   and ($6::uuid[] is null or e.obj = any($6) or e.mem = any($6))
 order by c.position, e.seq limit $5;

@@ -1,6 +1,7 @@
 """Places in the log as operators say them: beginning, now, seq:N, an instant, a position, an event id, a cursor."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
@@ -29,6 +30,17 @@ class PlaceMovedError(Exception):
 
 
 HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
+
+
+@asynccontextmanager
+async def by_index_alone(conn: Connection) -> AsyncGenerator[None]:
+    """A transaction whose statements read the log in the order of an index, and so end with their limit.
+
+    A statement that is cancelled leaves the connection fit for the next.
+    """
+    async with conn.transaction():
+        await conn.execute(SQL["by_index_alone"])
+        yield
 
 
 async def around(

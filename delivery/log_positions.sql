@@ -1,3 +1,7 @@
+-- by_index_alone --
+-- Of this transaction. A bitmap of all that lies behind a page, or of a giant commit, would be made anew for each page.
+select set_config('enable_bitmapscan', 'off', true);
+
 -- position_at_time --
 -- An instant as a place for a reader of directories ($2, or null: all, but none of $3): the last position before which nothing of theirs
 -- is from then or later, and the last position at or below which all of theirs from before it is. Time never runs backwards in a directory, so

@@ -13,7 +13,7 @@ from delivery.checkpoints import failing, place_of
 from delivery.consumers import Consumer
 from delivery.forks import ShownFork, open_fork
 from delivery.lanes import Ordering
-from delivery.log_positions import database_time
+from delivery.log_positions import by_index_alone, database_time
 from delivery.pace import UNLIMITED, Finding
 from delivery.reports import BLOCKED, EXCEPTION_STATES, HELD, PARKED, RETRYING, WAITING, Exceptional, Place
 from delivery.standing import ConsumerState, LimitedBy, Standing, limited_by, shown_state
@@ -79,7 +79,8 @@ async def count_matching(
 ) -> tuple[int, int | None]:
     """How many events of a consumer's own lie behind the first and up to the second position, counted up to `limit`, and the time of the oldest (µs)."""
     params = (*between, int4s(reach), consumer.mask, limit)
-    row = await (await conn.cursor(binary=True).execute(SQL["matching_after"], params)).fetchone()
+    async with by_index_alone(conn):
+        row = await (await conn.cursor(binary=True).execute(SQL["matching_after"], params)).fetchone()
     assert row is not None
     count, oldest = row
     return count, oldest

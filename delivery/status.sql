@@ -16,10 +16,12 @@ select limited_by, answer_s::float8, record_s::float8, events_s::float8 from con
 where consumer = $1 and until > clock_timestamp() - interval '1 minute' and until < clock_timestamp() + interval '2 minutes';
 
 -- matching_after --
--- How many events of a filter lie in (after, through], capped, and when the oldest was made.
+-- How many events of a filter lie in (after, through], capped, and when the oldest was made. Reading ends with the last that is counted.
 select count(*), min(at) from (
     select c.at from commits c
-    join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
+    cross join lateral (
+        select seq from events
+        where directory = c.directory and seq >= c.seq and seq < c.seq + c.size and (1::bigint << type) & $4 <> 0 offset 0) e
     where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and c.position <= $2
       and c.directory = any($3::int4[]) and c.types & $4 <> 0 and c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
     order by c.position limit $5) v;

@@ -1,8 +1,7 @@
 """The surge brake: reads the limits of directories, tells which events are held, alarms and lets go. The policy is in surge_policy.py."""
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +12,7 @@ from psycopg.errors import QueryCanceled
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import wake
-from delivery.log_positions import database_time
+from delivery.log_positions import by_index_alone, database_time
 from delivery.losses import EVER, UncountedError, hours_of, users_between
 from delivery.surge_policy import HOUR_US, REVOKING, Action, Limit, excess
 from ledger.commands import RecordFacts
@@ -66,7 +65,7 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
     for directory, commits in asked.items():
         limit = known[directory]
         try:
-            async with _counting(conn):
+            async with by_index_alone(conn):
                 hours = await hours_of(conn, directory, tuple(commits), limit)
         except (QueryCanceled, UncountedError):
             _log.warning("surge_not_judged", directory=directory, commits=len(commits))
@@ -76,14 +75,6 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
             over = {seq for losses in hours for seq in excess(losses, limit)}
         found.commits |= {(directory, seq) for _, seq in commits if seq in over}
     return found
-
-
-@asynccontextmanager
-async def _counting(conn: Connection) -> AsyncGenerator[None]:
-    """A transaction, so that a statement that is cancelled leaves the connection fit for the next directory."""
-    async with conn.transaction():
-        await conn.execute(SQL["by_index_alone"])
-        yield
 
 
 async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[DirectoryNumber, int, Seq]]:
@@ -115,7 +106,7 @@ async def _users(conn: Connection, directory: DirectoryNumber, since: int, known
     """Count the users of a directory who lost access after an instant. If that takes too long, log it and give 0, so that other directories are served."""
     per_hour = known.get(directory, Limit()).per_hour
     try:
-        async with _counting(conn):
+        async with by_index_alone(conn):
             return await users_between(conn, directory, since, EVER, max(per_hour, COUNTED_MAX), made_after=since)
     except (QueryCanceled, UncountedError) as late:
         if isinstance(late, UncountedError) and late.users > per_hour:

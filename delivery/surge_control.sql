@@ -13,10 +13,6 @@ on conflict (directory) do update set per_hour = excluded.per_hour, action = exc
 insert into surge_limits (directory, per_hour, action, released) values ($1, $3, $4, $2)
 on conflict (directory) do update set released = greatest(surge_limits.released, excluded.released);
 
--- by_index_alone --
--- Of this transaction. A bitmap of a giant commit would be made anew for each page of it.
-select set_config('enable_bitmapscan', 'off', true);
-
 -- losses_lately --
 -- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end
 -- was no accident.
