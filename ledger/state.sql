@@ -71,11 +71,11 @@ select m.grp from memberships m where m.directory = $1 and m.mem = $2 and m.to_s
 -- last_of_users --
 -- Users of a closed directory with their last state, for deletion. Damaged ones are included, otherwise the clean-up would never end.
 select u.directory, u.id, u.body_seq, b.ct from unnest($2::uuid[]) k(i)
-join users u on u.directory = $1 and u.id = k.i
-left join bodies b on b.directory = u.directory and b.seq = u.body_seq;
+cross join lateral (select * from users where directory = $1 and id = k.i offset 0) u
+left join lateral (select ct from bodies where directory = u.directory and seq = u.body_seq offset 0) b on true;
 
 -- last_of_groups --
 -- Groups of a closed directory with their last state, for deletion.
 select g.directory, g.id, g.body_seq, b.ct from unnest($2::uuid[]) k(i)
-join groups g on g.directory = $1 and g.id = k.i
-left join bodies b on b.directory = g.directory and b.seq = g.body_seq;
+cross join lateral (select * from groups where directory = $1 and id = k.i offset 0) g
+left join lateral (select ct from bodies where directory = g.directory and seq = g.body_seq offset 0) b on true;

@@ -36,8 +36,8 @@ select n, obj, body_seq, case when total <= $4 or total = size then ct end, wrap
     cross join lateral (
         select * from states where directory = $1 and obj = k.i and to_seq > $3 and from_seq <= $3 offset 0
     ) s
-    join bodies b on b.directory = $1 and b.seq = s.body_seq
-    join subject_keys y on y.obj = s.obj
+    cross join lateral (select ct from bodies where directory = $1 and seq = s.body_seq offset 0) b
+    cross join lateral (select wrapped from subject_keys where obj = s.obj offset 0) y
 ) p order by n;
 
 -- states_after --
@@ -82,9 +82,9 @@ order by 2, 1 limit $5;
 -- bodies_of --
 -- Sealed bodies by seq, with sizes and the keys of their resources. Bodies longer than $3 bytes are not read.
 select b.seq, e.obj, octet_length(b.ct), case when octet_length(b.ct) <= $3 then b.ct end, k.wrapped from unnest($2::int8[]) v(q)
-join bodies b on b.directory = $1 and b.seq = v.q
-join events e on e.directory = b.directory and e.seq = b.seq
-join subject_keys k on k.obj = e.obj;
+cross join lateral (select seq, ct from bodies where directory = $1 and seq = v.q offset 0) b
+cross join lateral (select obj from events where directory = $1 and seq = v.q offset 0) e
+cross join lateral (select wrapped from subject_keys where obj = e.obj offset 0) k;
 
 -- long_bodies --
 -- Sealed bodies that were too long for bodies_of.

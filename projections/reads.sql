@@ -9,14 +9,15 @@ join subject_keys s on s.obj = u.id;
 
 -- users_page --
 -- Current users in the requested order: place, id, body_seq, etag_rv, created, updated, ct, key, active. Sealed bodies are read up to
--- $3 bytes, at least the first one: a page of the largest users would have 200 MiB.
+-- $3 bytes, at least the first one: a page of the largest users would have 200 MiB. `offset 0`, here and below, keeps the look-up row by row:
+-- without it, and without statistics of a directory that was just filled, all its users and bodies are read once for each row of the page.
 select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
     select k.n, u.id, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped, u.active, octet_length(b.ct) size,
            sum(octet_length(b.ct)) over (order by k.n) total
     from unnest($2::uuid[]) with ordinality k(i, n)
-    join users u on u.directory = $1 and u.id = k.i
-    join bodies b on b.directory = u.directory and b.seq = u.body_seq
-    join subject_keys s on s.obj = u.id
+    cross join lateral (select * from users where directory = $1 and id = k.i offset 0) u
+    cross join lateral (select ct from bodies where directory = $1 and seq = u.body_seq offset 0) b
+    cross join lateral (select wrapped from subject_keys where obj = u.id offset 0) s
 ) p order by n;
 
 -- users_by_name --
@@ -34,9 +35,9 @@ select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 o
     select k.n, g.id, g.body_seq, t.etag_rv, g.created_at, c.at updated_at, b.ct, s.wrapped, true active, octet_length(b.ct) size,
            sum(octet_length(b.ct)) over (order by k.n) total
     from unnest($2::uuid[]) with ordinality k(i, n)
-    join groups g on g.directory = $1 and g.id = k.i
-    join bodies b on b.directory = g.directory and b.seq = g.body_seq
-    join subject_keys s on s.obj = g.id
+    cross join lateral (select * from groups where directory = $1 and id = k.i offset 0) g
+    cross join lateral (select ct from bodies where directory = $1 and seq = g.body_seq offset 0) b
+    cross join lateral (select wrapped from subject_keys where obj = g.id offset 0) s
     cross join lateral (select etag_rv from events where obj = g.id order by rv desc limit 1) t
     cross join lateral (select seq from events where obj = g.id and rv = t.etag_rv offset 0) e
     cross join lateral (select at from commits where directory = g.directory and seq <= e.seq order by seq desc limit 1) c
@@ -52,7 +53,8 @@ union select id from users where directory = $1 and id = any($6::uuid[]);
 
 -- owners_of_user_names --
 -- The users that have these userNames, by HMAC, and how many have each (at most one; the same columns as for externalIds).
-select k.m, u.id, 1::int8 from unnest($2::bytea[]) k(m) join users u on u.directory = $1 and u.user_name_mac = k.m;
+select k.m, u.id, 1::int8 from unnest($2::bytea[]) k(m)
+cross join lateral (select id from users where directory = $1 and user_name_mac = k.m offset 0) u;
 
 -- owners_of_external_ids --
 -- For each externalId one user that has it, and how many have it. Key by key: a plan for a join, made while there are few rows, reads all users.
@@ -64,9 +66,9 @@ where o.many > 0;
 
 -- ids_among --
 -- The ids that are users or groups of the directory.
-select k.i from unnest($2::uuid[]) k(i) join users u on u.directory = $1 and u.id = k.i
+select k.i from unnest($2::uuid[]) k(i) cross join lateral (select from users where directory = $1 and id = k.i offset 0) u
 union all
-select k.i from unnest($2::uuid[]) k(i) join groups g on g.directory = $1 and g.id = k.i;
+select k.i from unnest($2::uuid[]) k(i) cross join lateral (select from groups where directory = $1 and id = k.i offset 0) g;
 
 -- group_ids_by_key --
 -- Candidates of an equality filter on groups: those that have any of the HMACs.
