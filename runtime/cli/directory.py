@@ -149,7 +149,7 @@ def _print_health(report: dict[str, Any]) -> None:
     print(f"last change {changed}" if changed else "no change yet")
     for line in report["advice"]:
         print(f"! {plain(line)}")
-    for title in ("operations", "refusals", "tolerances"):
+    for title in ("operations", "mistakes", "refusals", "tolerances"):
         if report[title]:
             span = (
                 f"since {cell(report['since'])} UTC, the newest of more"
