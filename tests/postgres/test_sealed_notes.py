@@ -46,7 +46,7 @@ COLUMNS = {
     "open_deliveries": {"error": OURS},
     "profiles": {"name": SLUGS, "document": SETUP},
     "replays": {"superseded": OURS, "state": OURS, "failure": OURS},
-    "requests": {"method": OURS, "route": OURS, "scim_type": OURS, "profile": SLUGS, "tolerances": OURS},
+    "requests": {"method": OURS, "route": OURS, "scim_type": OURS, "profile": SLUGS, "tolerances": OURS, "mistake": OURS},
     "surge_limits": {"action": OURS},
     "tokens": {
         "role": OURS, "name": LABEL, "directories": SLUGS, "types": SLUGS, "consumers": SLUGS, "created_by": OURS,
