@@ -184,8 +184,7 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(superuser_url: str, ap
             with waiting_for_a_standby(superuser_url) as conn:
                 started = asyncio.get_running_loop().time()
                 with pytest.raises(Unavailable, match="may or may not"):
-                    for number in count():  # commits are acknowledged until the server has read the setting
-                        await ledger.create_user(f"hung{number}")
+                    await written_until_one_waits(ledger)
                 assert asyncio.get_running_loop().time() - started < 10
                 await said_ready(ledger, "standby_silent")
                 conn.execute(f"select pg_terminate_backend(pid) from ({WAITING}) w")  # type: ignore[arg-type]
@@ -198,6 +197,12 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(superuser_url: str, ap
     with capture_logs() as logs:
         asyncio.run(run())
     assert "database_warned" in {entry["event"] for entry in logs}
+
+
+async def written_until_one_waits(ledger: Ledger) -> None:
+    """Write until a commit hangs: before the server has read the setting, commits are acknowledged."""
+    for number in count():
+        await ledger.create_user(f"hung{number}")
 
 
 async def written(ledger: Ledger, name: str) -> None:
