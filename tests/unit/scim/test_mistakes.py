@@ -43,3 +43,26 @@ def test_only_the_directories_of_url_and_token_are_told(mistake: Mistake, placed
 def test_names_are_found_again() -> None:
     assert [known_mistake(mistake.value) for mistake in Mistake] == list(Mistake)
     assert known_mistake("of_another_release") is None
+
+
+@pytest.mark.parametrize(
+    ("mistake", "placed", "owner", "found"),
+    [
+        (Mistake.WRONG_SECRET, 1, None, [(1, Mistake.NOT_A_TOKEN)]),
+        (Mistake.NO_TOKEN, 1, None, [(1, Mistake.NO_TOKEN)]),
+        (Mistake.NO_TOKEN, None, None, []),
+        (Mistake.WRONG_SECRET, 1, 1, [(1, Mistake.WRONG_SECRET)]),
+        (Mistake.NO_V2, None, 2, [(2, Mistake.NO_V2)]),
+        (Mistake.WRONG_SECRET, None, 2, [(2, Mistake.WRONG_SLUG)]),
+        (Mistake.WRONG_SECRET, 1, 2, [(1, Mistake.FOREIGN_TOKEN), (2, Mistake.WRONG_SLUG)]),
+    ],
+)
+def test_a_request_was_meant_for_the_directory_of_its_url_and_for_that_of_its_token(
+    mistake: Mistake, placed: int | None, owner: int | None, found: list[tuple[int, Mistake]]
+) -> None:
+    assert meant(mistake, placed, owner) == found
+
+
+def test_a_mistake_of_another_release_is_not_known() -> None:
+    assert known_mistake("no_token") is Mistake.NO_TOKEN
+    assert known_mistake("unheard") is None
