@@ -38,7 +38,7 @@ class Lag:
     `moves`: those that wait for no operator and for no other event, as far as they are counted.
     """
 
-    acked_position: int
+    place: Place
     head: int
     events: int
     capped: bool
@@ -62,7 +62,7 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     since = min(oldest, default=None)
     capped = count >= LAG_COUNTED_MAX
     counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(EXCEPTION_STATES[RETRYING], 0)
-    return Lag(place.low, head, counted, capped, seconds, since, by_state, moves)
+    return Lag(place, head, counted, capped, seconds, since, by_state, moves)
 
 
 async def _oldest(conn: Connection, consumer: Consumer, still: Sequence[int]) -> list[int | None]:
@@ -187,8 +187,7 @@ async def status_of(
 ) -> ConsumerStatus:
     """The status of a consumer (docs/consumers.md, "Status") with its definition, as a caller sees it who `reaches` these directories."""
     lag = await lag_of(conn, feed, consumer, directories)
-    place = await place_of(conn, consumer)
-    acked, capped = await acked_events(conn, consumer, place, consumer.reach(directories))
+    acked, capped = await acked_events(conn, consumer, lag.place, consumer.reach(directories))
     stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id, reaches)
     d = consumer.definition
     return {
@@ -196,7 +195,7 @@ async def status_of(
         "types": list(d.types), "batch_max": d.batch_max, "url": consumer.url(kek), "retry_schedule": list(d.retry_schedule),
         "created_at": consumer.created_at,
         "state": state_shown(consumer, lag),
-        "position": lag.acked_position, "acked_position": lag.acked_position, "acked_events": acked, "acked_events_capped": capped, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
+        "position": lag.place.low, "acked_position": lag.place.low, "acked_events": acked, "acked_events_capped": capped, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
         "lag_seconds": round(lag.seconds, 3), "oldest_unacked_at": rfc3339(lag.oldest) if lag.oldest is not None else None,
         "blocked_on": (await shown(conn, feed, kek, consumer, [stuck]))[0] if stuck is not None else None,
         "blocked": lag.by_state.get(EXCEPTION_STATES[BLOCKED], 0), "retrying": lag.by_state.get(EXCEPTION_STATES[RETRYING], 0), "waiting": lag.by_state.get(EXCEPTION_STATES[WAITING], 0),

@@ -178,7 +178,7 @@ class Scene:
 
         async def done() -> bool:
             lag = await self.lag(name)
-            return lag.events == 0 and lag.acked_position >= await self.head() - 5
+            return lag.events == 0 and lag.place.low >= await self.head() - 5
 
         await self.until(done, "everything is acknowledged")
 
