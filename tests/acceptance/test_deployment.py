@@ -20,6 +20,7 @@ import pytest
 
 from tests.acceptance.conftest import ROOT, Service, free_port, until
 from tests.conftest import copied
+from tests.debian import program
 
 OPS = ROOT / "ops"
 NAME = "ledger.example.com"
@@ -42,18 +43,6 @@ class Site:
         return httpx.Client(
             base_url=self.base, headers={"Authorization": f"Bearer {token}"}, verify=self.trusts, timeout=60, trust_env=False
         )
-
-
-def program(name: str, package: str) -> str:
-    """A program of Debian, installed if this account may do so."""
-    places = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    found = shutil.which(name, path=places)
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "-q", package], check=False, capture_output=True, timeout=300)
-        found = shutil.which(name, path=places)
-    if found is None:
-        pytest.skip(f"{name} is not installed, and only root can install it (apt-get install {package})")
-    return found
 
 
 def replaced(text: str, changes: dict[str, str]) -> str:

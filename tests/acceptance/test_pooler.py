@@ -23,24 +23,18 @@ from runtime import embedded
 from runtime.exits import USAGE
 from tests.acceptance.conftest import Service, free_port
 from tests.acceptance.network import network
+from tests.debian import program
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 @pytest.fixture(scope="module")
 def pgbouncer() -> str:
-    """Debian's pgbouncer, installed if this account may do so."""
-    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "-q", "pgbouncer"], check=False, capture_output=True, timeout=300)
-        found = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-    if found is None:
-        pytest.skip("pgbouncer is not installed, and only root can install it (apt-get install pgbouncer)")
-    return found
+    return program("pgbouncer", "pgbouncer")
 
 
 @contextmanager
-def pooling(program: str, cluster: embedded.Cluster, mode: str) -> Iterator[int]:
+def pooling(pgbouncer: str, cluster: embedded.Cluster, mode: str) -> Iterator[int]:
     """pgbouncer in front of the test's cluster; returns its port.
 
     It does not run as root, so it gets its own directory and its own login.
@@ -58,7 +52,7 @@ def pooling(program: str, cluster: embedded.Cluster, mode: str) -> Iterator[int]
         if account:
             for path in (place, *place.iterdir()):
                 shutil.chown(path, account)
-        process = subprocess.Popen([program, "-q", str(place / "pgbouncer.ini")], user=account, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([pgbouncer, "-q", str(place / "pgbouncer.ini")], user=account, stderr=subprocess.DEVNULL)
         try:
             yield _listening(port)
         finally:

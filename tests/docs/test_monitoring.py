@@ -1,15 +1,14 @@
 """What is in ops/ for Prometheus and Grafana: promtool accepts rules and figures, and all names are those of the documentation."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from api.metrics import exposition, named_exposition, observe, observe_batch, observe_scim
+from tests.debian import program
 
 ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"
@@ -18,15 +17,7 @@ GIVEN = {"up", "ledger_verify_exit_code"}  # by Prometheus, and by the node expo
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    """Debian's promtool, installed if this account may do so."""
-    found = shutil.which("promtool")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "prometheus"]
-        subprocess.run(command, check=False, capture_output=True, timeout=300)
-        found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed, and only root can install it (apt-get install prometheus)")
-    return found
+    return program("promtool", "prometheus")
 
 
 def test_the_alerts_are_rules_that_fire_when_they_must_and_only_then(promtool: str) -> None:
