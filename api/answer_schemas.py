@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from fastapi import Response
@@ -37,14 +38,12 @@ class AnswerSchemas:
         return dict(self._answer(kind, document) for kind, document in self._kinds[endpoint])
 
     def _answer(self, kind: type[Response], document: Any) -> tuple[str, Part]:
-        status = kind.status if issubclass(kind, Json) else 204 if kind.media_type is None else 200
-        found: Part = {"description": HTTPStatus(status).phrase}
-        if issubclass(kind, Json):
-            found["content"] = {kind.type: {"schema": self._schemas[document]}}
-        elif kind.media_type is not None:
-            media = kind.media_type.partition(";")[0]
-            found["content"] = {media: {"schema": {"type": "object" if media.endswith("+json") else "string"}}}
-        return str(status), found
+        if kind.media_type is None:
+            return "204", {"description": HTTPStatus.NO_CONTENT.phrase}
+        status, media = kind.status if issubclass(kind, Json) else 200, kind.media_type.partition(";")[0]
+        plain = {"type": "object" if media.endswith("+json") else "string"}
+        content = {media: {"schema": plain if document is None else self._schemas[document]}}
+        return str(status), {"description": HTTPStatus(status).phrase, "content": content}
 
 
 def _joined(own: dict[str, Part], events: dict[str, Part]) -> dict[str, Part]:
@@ -56,15 +55,8 @@ def _joined(own: dict[str, Part], events: dict[str, Part]) -> dict[str, Part]:
 def _kinds_of(endpoint: Endpoint) -> list[tuple[type[Response], Any]]:
     """The classes of an endpoint's answers, each with the type of its document, None where it has none."""
     returned = get_type_hints(endpoint, include_extras=True)["return"]
-    kinds: list[tuple[type[Response], Any]] = []
-    for kind in get_args(returned) if _is_union(returned) else (returned,):
-        of = get_origin(kind) or kind
-        kinds.append((of, _document_of(kind)))
-    return kinds
-
-
-def _is_union(hint: Any) -> bool:
-    return (get_origin(hint) is not None and not isinstance(get_origin(hint), type)) or type(hint).__name__ == "UnionType"
+    kinds = get_args(returned) if get_origin(returned) in {Union, UnionType} else (returned,)
+    return [(get_origin(kind) or kind, _document_of(kind)) for kind in kinds]
 
 
 def _document_of(kind: Any) -> Any:
@@ -83,29 +75,26 @@ def _name(name: str) -> str:
 
 
 def _tidy(schema: Any) -> Any:
-    """The schema with the names of the components; a reference stands alone."""
-    if isinstance(schema, list):
-        return [_tidy(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        start, _, name = str(schema["$ref"]).rpartition("/")
-        return {"$ref": f"{start}/{_name(name)}"}
-    return {key: _tidy(part) for key, part in schema.items()}
+    """The schema with the public names of the components; a reference stands alone."""
+    return with_references(schema, lambda part: {"$ref": _COMPONENT.format(name=_name(str(part["$ref"]).rpartition("/")[2]))})
 
 
 def _events() -> dict[str, Part]:
     """The schemas of events (event_schemas.py) as components."""
     any_event = {key: part for key, part in schema_of_events().items() if not key.startswith("$")}
-    return {name: _as_components(schema) for name, schema in (definitions() | {_EVENT: any_event}).items()}
+    return {name: with_references(schema, _as_component) for name, schema in (definitions() | {_EVENT: any_event}).items()}
 
 
-def _as_components(schema: Any) -> Any:
+def _as_component(part: Part) -> Part:
+    return part | {"$ref": _COMPONENT.format(name=str(part["$ref"]).rpartition("/")[2])}
+
+
+def with_references(schema: Any, put: Callable[[Part], Any]) -> Any:
+    """A copy of a schema, with what `put` gives in the place of each part that refers to another schema."""
     if isinstance(schema, list):
-        return [_as_components(part) for part in schema]
+        return [with_references(part, put) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    return {
-        key: str(part).replace("#/$defs/", "#/components/schemas/") if key == "$ref" else _as_components(part)
-        for key, part in schema.items()
-    }
+    if "$ref" in schema:
+        return put(schema)
+    return {key: with_references(part, put) for key, part in schema.items()}

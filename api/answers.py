@@ -29,10 +29,10 @@ class Json(Response, Generic[T]):
     """A document of type T as JSON. Times are RFC 3339 in UTC, always with microseconds (orjson omits them if they are 0)."""
 
     status: ClassVar[int] = 200
-    type: ClassVar[str] = "application/json"
+    media_type = "application/json"
 
     def __init__(self, document: T) -> None:
-        super().__init__(encoded(document), self.status, media_type=self.type)
+        super().__init__(encoded(document), self.status)
 
 
 class Created(Json[T]):
@@ -47,7 +47,7 @@ class Encoded(Json[T]):
     """A document of type T, whose JSON is given as bytes."""
 
     def __init__(self, text: bytes) -> None:
-        super(Json, self).__init__(text, self.status, media_type=self.type)
+        super(Json, self).__init__(text, self.status)
 
 
 class NoContent(Response):

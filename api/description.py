@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from api.answer_schemas import AnswerSchemas
+from api.answer_schemas import AnswerSchemas, with_references
 from api.examples import example_of, explain
 from api.scim import description as scim
 from operations.admission import SENTENCES
@@ -101,15 +101,10 @@ def document_of(sentence: str, form: type) -> dict[str, Any]:
     }
 
 
-def _inlined(schema: Any, parts: dict[str, Any]) -> Any:
+def _inlined(schema: dict[str, Any], parts: dict[str, Any]) -> Any:
     """A schema in which each reference is replaced by what it names."""
-    if isinstance(schema, list):
-        return [_inlined(part, parts) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _inlined(parts[str(schema["$ref"]).rpartition("/")[2]], parts)
-    return {key: _inlined(part, parts) for key, part in schema.items() if key != "$defs"}
+    own = {key: part for key, part in schema.items() if key != "$defs"}
+    return with_references(own, lambda part: _inlined(parts[str(part["$ref"]).rpartition("/")[2]], parts))
 
 
 def sentence_of(route: APIRoute) -> str:
