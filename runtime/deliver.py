@@ -8,7 +8,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID, uuid4
 
 import psycopg
@@ -33,6 +33,7 @@ from ledger.directories import Directories
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
+from ledger.tracing import UNTRACED, Tracer
 from ledger.transaction import Outcome, Submission
 from ledger.turns import Turns
 from ledger.writer import Link
@@ -45,6 +46,7 @@ from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
+from runtime.telemetry import open_tracer
 from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us
 
 DELIVERY_POOL_SIZE = 8
@@ -66,7 +68,9 @@ async def _deliver(settings: Settings, urls: Urls, beat: Beat) -> None:
     alive = asyncio.create_task(beating(beat))
     kek = await read_kek(urls.serve, settings)
     transports = transports_of(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
-    async with open_worker(urls.serve, kek, transports, settings.webhook_timeout_s) as worker:
+    async with AsyncExitStack() as parts:
+        tracer = parts.enter_context(open_tracer(settings.tracing, f"deliver-{os.getpid()}"))
+        worker = await parts.enter_async_context(open_worker(urls.serve, kek, transports, settings.webhook_timeout_s, tracer))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         await worker.run()
@@ -79,7 +83,9 @@ def transports_of(allowed: Allowed, timeout_s: float) -> Mapping[str, Transport]
 
 
 @asynccontextmanager
-async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float) -> AsyncGenerator[Worker]:
+async def open_worker(
+    url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float, tracer: Tracer = UNTRACED
+) -> AsyncGenerator[Worker]:
     """Open all parts of a delivery process. Closes the transports at the end."""
     pool = Pool(url, size=DELIVERY_POOL_SIZE)
     await pool.open()
@@ -99,7 +105,7 @@ async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], t
 
     parts = Parts(
         pool.connection, feed, directories, kek, tail, transports, timeout_s, act, recording.record, limits, time.time, steady,
-        random.random, os.urandom, REPLAYS, trails,
+        random.random, os.urandom, REPLAYS, trails, tracer,
     )  # fmt: skip
 
     forks = Watch(trails, directories, kek, act, REPLAYS)

@@ -34,6 +34,7 @@ from ledger.ids import DirectoryNumber
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens, touch
+from ledger.tracing import UNTRACED, Tracer
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
 from ledger.writer import LANES_MAX, Link, Links, Writer
@@ -116,6 +117,7 @@ async def open_services(
     *,
     clock: Callable[[], int] = now_us,
     room: Callable[[], Fault | None] = no_fault,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
 
@@ -138,7 +140,7 @@ async def open_services(
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=journal,
-        mistakes=Mistakes(pool, journal, clock),
+        mistakes=Mistakes(pool, journal, clock), tracer=tracer,
         scrapes=Scrapes(ledger, lambda: writer.queued),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
