@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-PORT_MAX = 65_535
 
 
 class Settings(BaseSettings):
@@ -32,10 +30,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     workers: int = Field(1, ge=1, le=64, description="Serving processes")
     metrics_port: int | None = Field(
-        None,
-        ge=1,
-        le=PORT_MAX,
-        description="Port on 127.0.0.1 for /metrics with names; each further worker uses the next port",
+        None, ge=1, le=65_535, description="Port on 127.0.0.1 for /metrics with names, of all processes of the service"
     )
     delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
     webhook_allow: str = Field("", description="Private or loopback networks or hosts that webhooks may reach")
@@ -50,13 +45,6 @@ class Settings(BaseSettings):
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("begins with http:// or https://")
         return url
-
-    @field_validator("metrics_port")
-    @classmethod
-    def _has_a_port_for_each_worker(cls, first: int | None, others: ValidationInfo) -> int | None:
-        if first is not None and first + others.data.get("workers", 1) - 1 > PORT_MAX:
-            raise ValueError(f"is too high: each worker has a port of its own, counted up, and there is none above {PORT_MAX}")
-        return first
 
     @property
     def base_url(self) -> str:

@@ -300,16 +300,3 @@ def test_40_idle_connections_of_four_kinds_are_closed_within_75_seconds(own: Ser
         for sock in socks:
             everything(sock)
         assert time.monotonic() - began < 75
-
-
-def test_each_worker_has_a_port_for_metrics(make_service: Callable[..., Service]) -> None:
-    first = free_port(2)
-    make_service(LEDGER_WORKERS="2", LEDGER_METRICS_PORT=str(first))
-    for port in (first, first + 1):
-        until(lambda port=port: _scraped(port), 120)
-
-
-def _scraped(port: int) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return "ledger_http_connections" in httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-    return False
