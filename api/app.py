@@ -1,11 +1,14 @@
 """The ASGI application: SCIM straight to its own handler, everything else through FastAPI."""
 
 import asyncio
+from dataclasses import replace
 from functools import cache
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import (
@@ -38,7 +41,10 @@ from api.scim.app import ScimApp
 from api.scim.http import NO_STORE
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
+from api.spans import NO_SPAN, end_of_request, parent_of
 from database import patience
+from ledger.trace_context import HEADER
+from ledger.tracing import Span
 from operations.idempotency import AnsweredBeforeError
 
 _PARTS = (
@@ -90,7 +96,7 @@ class _Fence:
         patience.begin()
         request_id = str(self._services.new_request_id())
         scope["request_id"] = request_id
-        status = 0
+        status, span = 0, NO_SPAN
 
         async def tagged(message: dict[str, object]) -> None:
             nonlocal status
@@ -108,6 +114,7 @@ class _Fence:
         started = loop_time()
         try:
             route = await self._gate.admit(scope)
+            span = self._traced(scope, route)
             if isinstance(route, StrictRoute) and route.path.startswith("/v1/"):
                 check_query(route, scope["query_string"])
             known = "caller" in scope
@@ -124,9 +131,18 @@ class _Fence:
             if status == 0:
                 await answer(problem, request_id)(scope, receive, tagged)  # pyright: ignore[reportArgumentType]
         route = getattr(scope.get("route"), "path", "/{other}")
+        end_of_request(span, status)
         observe(scope["method"], route, status, (loop_time() - started) / 1e6)
         if "refused" in scope and "caller" in scope:  # strangers cannot fill the log
             _log_refusal(scope, route, status)
+
+    def _traced(self, scope: Scope, route: Route | None) -> Span:
+        """The span of an admitted request. What its caller does is stored with the context of this span."""
+        name = f"{scope['method']} {'/{other}' if route is None else route.path}"
+        span = self._services.tracer.begin(name, "server", parent_of(Headers(scope=scope).get(HEADER)))
+        if "caller" in scope and span.context is not None:
+            scope["caller"] = replace(scope["caller"], trace=span.context)
+        return span
 
 
 def _log_refusal(scope: Scope, route: str, status: int) -> None:

@@ -13,6 +13,7 @@ from ledger.directories import Directory
 from ledger.ids import DirectoryNumber
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token
+from ledger.tracing import UNTRACED, Tracer
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from operations.readiness import Readiness
@@ -52,6 +53,7 @@ class Services:
     mistakes: Mistakes
     scrapes: Scrapes
     readiness: Readiness
+    tracer: Tracer = UNTRACED
     stopping: bool = False  # the service stops: waiting readers end
 
     async def directory(self, slug: str, token: Token) -> Directory:

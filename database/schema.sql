@@ -26,7 +26,8 @@ create table commits (
     types     bigint not null,                  -- bits of the event types in it, so that a filtered page skips commits without reading events
     at        bigint not null,                  -- µs since the epoch, by the database's clock
     req       uuid not null,                    -- after a lost connection (req, op) shows whether the COMMIT succeeded
-    op        int not null                      -- the operation of a bulk request
+    op        int not null,                     -- the operation of a bulk request
+    trace     bytea                             -- the W3C trace context of the request, if it had one; not part of the proofs
 );
 create unique index commits_seq on commits (directory, seq);
 create unique index commits_request on commits (req, op);

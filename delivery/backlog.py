@@ -275,13 +275,13 @@ class Backlog:
                 wanted.setdefault(found.item.position, found)
         return list(wanted.values())
 
-    def fetched(self, request: Request, json: Iterable[tuple[Position, EventId, bytes]]) -> None:
-        """Take (position, event id, JSON) of what was missing. The first of the request always has its JSON from now on."""
+    def fetched(self, request: Request, events: Iterable[tuple[Position, EventId, bytes | None, bytes]]) -> None:
+        """Take (position, event id, trace context, JSON) of what was missing. The first of the request always has its JSON from now on."""
         own = {found.item.position for found in request.events}
-        for position, event_id, text in json:
+        for position, event_id, trace, text in events:
             found = self._open.get(position)
             if found is not None and text and not found.json and (position in own or self.keeps_json):
-                found.id = event_id
+                found.id, found.trace = event_id, trace
                 self._hold(found, text)
         self._fetching = None
         size = sum(len(found.json) for found in request.events)

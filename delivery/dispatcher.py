@@ -42,6 +42,8 @@ from ledger.refused import OvertakenError
 from ledger.rendering import BODIES_BYTES_MAX, Event
 from ledger.sealing import Kek, seal_note
 from ledger.tail import Tail
+from ledger.trace_context import shared_context
+from ledger.tracing import UNTRACED, Span, Tracer
 
 SQL: Final = load_queries(__file__)
 READ_PAGE: Final = 500
@@ -74,6 +76,7 @@ class Parts:
     replays: Replays
     trails: Mapping[UUID, Trail]  # by consumer; a missing one is made when it is asked for
     observe: Observe
+    tracer: Tracer = UNTRACED
 
 
 class Dispatcher:
@@ -344,13 +347,16 @@ class Dispatcher:
             await self._fetch(request)
             self.arrival.set()  # others may begin
         self._backlog.fit(request)
-        outgoing = await self._outgoing(request)
+        span = self._span(request)
+        outgoing = await self._outgoing(request, span.context)
         began = self._parts.steady()
         try:
             outcome = await self._transport.send(self._target, outgoing)
         except TooLateError:  # it may still be ours, when the lease is renewed; if not, the next look ends this
             self._backlog.too_late(request)
+            span.end("too_late")
             return
+        span.end(_trouble(outcome), {"ledger.consumer": self.consumer.name, "ledger.events": len(request.events)})
         self._pace.answered(took := self._parts.steady() - began)
         if isinstance(outcome, Accepted) or (isinstance(outcome, Retry) and outcome.may_have_arrived):
             self._trail.note_sent((found.item.position, found.id) for found in request.events if found.id is not None)
@@ -365,9 +371,16 @@ class Dispatcher:
         async with self._parts.connection() as conn:
             fetched = await self._parts.feed.fetch_at(conn, places, Selection())
         events = await self._parts.feed.opened(fetched, budget=BODIES_BYTES_MAX)
-        self._backlog.fetched(request, [(e.position, e.id, json) for e in events if (json := e.json)])
+        self._backlog.fetched(request, [(e.position, e.id, e.trace, json) for e in events if (json := e.json)])
 
-    async def _outgoing(self, request: Request) -> Batch:
+    def _span(self, request: Request) -> Span:
+        """The span of a request: below the commit of its events where they have one, beside them where they have several."""
+        contexts = {found.trace: None for found in request.events}
+        parent = shared_context(contexts)
+        links = () if parent is not None else [context for context in contexts if context is not None]
+        return self._parts.tracer.begin("deliver", "producer", parent, links)
+
+    async def _outgoing(self, request: Request, trace: bytes | None) -> Batch:
         item, ordered = request.events[0].item, self.consumer.definition.ordering == "directory"
         return Batch(
             [Outgoing(str(o.id), BY_NUMBER[o.item.kind].topic, o.item.seq, o.item.at, o.json) for o in request.events],
@@ -375,6 +388,7 @@ class Dispatcher:
             attempt=request.attempt,
             replay=item.replay,
             previous_seq=await self._previous_of(item) if ordered and item.replay is None else None,
+            trace=trace,
             may_leave=lambda: self._leased,
         )
 
@@ -475,7 +489,18 @@ class Dispatcher:
 
 def _open(event: Event, row: Exceptional | None = None) -> Open:
     item = Item(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)
-    return Open(item, row, id=event.id, json=event.json)
+    return Open(item, row, id=event.id, json=event.json, trace=event.trace)
+
+
+def _trouble(outcome: Outcome) -> str:
+    """The word for what kept a delivery from being accepted; empty where it was."""
+    match outcome:
+        case Accepted():
+            return ""
+        case Gone():
+            return "gone"
+        case Retry(error=error) | Rewind(otherwise=Retry(error=error)):
+            return error
 
 
 def _lacks(readings: Readings | None, item: Item) -> bool:

@@ -34,6 +34,7 @@ class Open:
     alone: bool = False  # it failed in a batch by its own fault, or may have
     id: EventId | None = None  # of the event; known when it was read
     json: bytes = field(default=b"", repr=False)
+    trace: bytes | None = None  # the trace context of its commit; known when it was read
     again: bool = False  # a replay sends what was delivered before
     urgent: bool = False  # the end of somebody's access waits for it; or it is of a replay and a live event waits for it
     aside: bool = False  # it failed because nobody was there, and waits until somebody is

@@ -44,7 +44,7 @@ class Batch:
     """What goes in one request, in order; at least one event. The receiver takes all of it or nothing.
 
     `single`: the consumer takes events one by one. `attempt` counts from 1. `replay` is the run that sends it again. `previous_seq`: of
-    a consumer in order of the directory, the seq that it was sent last. `may_leave` is asked when everything else is done, directly
+    a consumer in order of the directory, the seq that it was sent last. `trace`: the trace context that the receiver goes on with. `may_leave` is asked when everything else is done, directly
     before the first byte: meanwhile another process may have taken over.
     """
 
@@ -53,6 +53,7 @@ class Batch:
     attempt: int = 1
     replay: UUID | None = None
     previous_seq: Seq | None = None
+    trace: bytes | None = None
     may_leave: Callable[[], bool] = always
 
 

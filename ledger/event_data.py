@@ -305,6 +305,14 @@ class Envelope(TypedDict):
     cause: str
     actor: Annotated[str, Meta(description="`tok_<id>` of the token that wrote, or `sys`.")]
     request_id: Annotated[str, Meta(description="The `X-Request-Id` of the request.", extra_json_schema={"format": "uuid"})]
+    traceparent: NotRequired[
+        Annotated[
+            str,
+            Meta(
+                description="The W3C trace context of the request, if it had one.", pattern="^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$"
+            ),
+        ]
+    ]
     profile: Annotated[str, Meta(description="The profile that the request was read with, such as `okta@1`.")]
     subject: Subject
     data: Any

@@ -125,7 +125,7 @@ class Page:
 class _Slice:
     """The part of a commit that a page holds: seq first..last of a directory, and the position of its first event.
 
-    `commit`, `types` and `at` are the commit's: its first seq, the bits of its event types, its time in µs.
+    `commit`, `types`, `at` and `trace` are the commit's: its first seq, the bits of its event types, its time in µs, its trace context.
     """
 
     directory: DirectoryNumber
@@ -135,6 +135,7 @@ class _Slice:
     commit: Seq
     types: int
     at: int
+    trace: bytes | None
 
 
 @dataclass(slots=True)
@@ -280,7 +281,7 @@ class Feed:
         """Read the rows for opened(), which then needs no connection."""
         params = (int4s([directory for directory, _ in places]), int8s([seq for _, seq in places]))
         rows = await (await conn.cursor(binary=True).execute(SQL["commits_of"], params)).fetchall()
-        slices = [_Slice(d, seq, seq, position, commit, types, at) for d, seq, position, commit, types, at in rows]
+        slices = [_Slice(d, seq, seq, position, commit, types, at, trace) for d, seq, position, commit, types, at, trace in rows]
         return await self._events(conn, selection, slices, BODIES_BYTES_MAX)
 
     async def opened(self, fetched: Fetched, *, budget: int = BODIES_BYTES_MAX) -> list[Event]:
@@ -333,14 +334,14 @@ class Feed:
         slices: list[_Slice] = []
         taken, scanned, covered = 0, 0, after
         while rows and covered < head:
-            for position, directory, seq, size, types, at in rows:
+            for position, directory, seq, size, types, at, trace in rows:
                 first = seq if selection.directory else position
                 start = max(first, covered + 1)
                 end = min(first + size - 1, head)
                 if selection.wants(directory, types):
                     end = min(end, start + limit - taken - 1)
                     offset = start - first
-                    slices.append(_Slice(directory, seq + offset, seq + end - first, position + offset, seq, types, at))
+                    slices.append(_Slice(directory, seq + offset, seq + end - first, position + offset, seq, types, at, trace))
                     taken += end - start + 1
                 covered = Number(end)
                 if taken >= limit or covered >= head:
@@ -487,7 +488,7 @@ async def _matches(conn: Connection, selection: Selection, after: Number, last: 
     else:
         some = None if selection.directories is None else int4s(list(selection.directories))
         rows = await (await cursor.execute(SQL["matches_in"], (some, int4s(list(selection.without)), *wanted))).fetchall()
-    return [_Slice(d, seq, seq, position, commit, types, at) for d, seq, position, commit, types, at in rows]
+    return [_Slice(d, seq, seq, position, commit, types, at, trace) for d, seq, position, commit, types, at, trace in rows]
 
 
 class _Stands(NamedTuple):
@@ -529,10 +530,10 @@ def _arrange(
     takes, looked_at = fetched.selection.takes, fetched.looked_at
     for piece in slices:
         number, commit, types, at, directory = piece.directory, piece.commit, piece.types, piece.at, directories[piece.directory]
-        offset, slug = piece.position - piece.first, directory.slug
+        offset, slug, trace = piece.position - piece.first, directory.slug, piece.trace
         for each in range(piece.first, piece.last + 1):
             _, seq, kind, obj, leaf, leaf_hash, mem = by_place[number, each]
-            event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash, slug)
+            event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash, slug, trace=trace)
             if takes(event):
                 fetched.places.append(len(looked_at))
                 fetched.chosen.append(event)

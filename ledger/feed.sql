@@ -20,20 +20,20 @@ from (select seq + size - 1 s, at from commits where directory = $1 order by seq
 
 -- commits_from --
 -- Commits with positions at or after $1, in order. The head is read in the same statement, so it fits these commits.
-select c.position, c.directory, c.seq, c.size, c.types, c.at from commits c
+select c.position, c.directory, c.seq, c.size, c.types, c.at, c.trace from commits c
 where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0)
 order by c.position limit $2;
 
 -- directory_commits_from --
 -- Commits of one directory with seqs at or after $2, in order.
-select c.position, c.directory, c.seq, c.size, c.types, c.at from commits c
+select c.position, c.directory, c.seq, c.size, c.types, c.at, c.trace from commits c
 where c.directory = $1 and c.seq >= coalesce((select seq from commits where directory = $1 and seq <= $2 order by seq desc limit 1), 0)
 order by c.seq limit $3;
 
 -- matches_in --
--- The first events of a filter with positions from $3 to $4: directory, seq, position, commit (first seq, types, time). Commits that have
+-- The first events of a filter with positions from $3 to $4: directory, seq, position, commit (first seq, types, time, trace context). Commits that have
 -- none of its types are skipped without reading their events.
-select c.directory, e.seq, c.position + (e.seq - c.seq), c.seq, c.types, c.at
+select c.directory, e.seq, c.position + (e.seq - c.seq), c.seq, c.types, c.at, c.trace
 from commits c
 cross join lateral (
     select seq from events
@@ -48,7 +48,7 @@ order by c.position, e.seq limit $9;
 
 -- directory_matches_in --
 -- The same of one directory, with seqs from $2 to $3.
-select c.directory, e.seq, c.position + (e.seq - c.seq), c.seq, c.types, c.at
+select c.directory, e.seq, c.position + (e.seq - c.seq), c.seq, c.types, c.at, c.trace
 from commits c
 cross join lateral (
     select seq from events
@@ -66,9 +66,9 @@ select e.directory, e.seq, e.type, e.obj, e.leaf, e.leaf_hash, e.mem from unnest
 cross join lateral (select * from events e where e.directory = r.d and e.seq between r.f and r.t order by e.directory, e.seq) e;
 
 -- commits_of --
--- Position and commit (first seq, types, time) of events, by directory and seq.
-select k.d, k.s, c.position + (k.s - c.seq), c.seq, c.types, c.at from unnest($1::int4[], $2::int8[]) with ordinality k(d, s, n)
-cross join lateral (select position, seq, size, types, at from commits where directory = k.d and seq <= k.s order by seq desc limit 1) c
+-- Position and commit (first seq, types, time, trace context) of events, by directory and seq.
+select k.d, k.s, c.position + (k.s - c.seq), c.seq, c.types, c.at, c.trace from unnest($1::int4[], $2::int8[]) with ordinality k(d, s, n)
+cross join lateral (select position, seq, size, types, at, trace from commits where directory = k.d and seq <= k.s order by seq desc limit 1) c
 where k.s < c.seq + c.size order by k.n;
 
 -- bodies_in_ranges --

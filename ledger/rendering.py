@@ -14,6 +14,7 @@ from ledger.cursor import ID_MARK_SIZE, EventId
 from ledger.directories import Directory
 from ledger.ids import DirectoryNumber, Position, Seq, Slug
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
+from ledger.trace_context import traceparent
 from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
@@ -45,6 +46,7 @@ class Event:
     slug: Slug  # of its directory
     head: bytes = b""  # its JSON before the value of `data`
     data: bytes = b""  # the value of `data`
+    trace: bytes | None = None  # the trace context of its commit
     held: bool = False  # the surge brake would hold its delivery
 
     @property
@@ -177,10 +179,11 @@ def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
     """
     f: dict[str, Any] = orjson.loads(leaf)
     slug = event.slug
+    trace = f'"traceparent":"{traceparent(event.trace)}",' if event.trace else ""
     head = (
         f'{{"object":"event","id":"evt_{slug}_{event.seq}_{event.leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
         f'"seq":{f["seq"]},"position":{event.position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
-        f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
+        f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",{trace}'
         f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
     )
     if f.get("mem"):

@@ -90,6 +90,7 @@ class Submission:
     # the budget of the decision; all operations of a bulk request share one
     work: Work = field(default_factory=lambda: Work(PATCH_STEPS))
     deferrals: int = 0  # how often the command was put back because another process held the directory's lock
+    trace: bytes | None = None  # the trace context of the request
     until: float = math.inf  # event loop time by which it is answered, unless the database is already working on it
 
     def settle(self, result: Outcome | Exception) -> None:
@@ -338,5 +339,5 @@ def _commit_rows(commits: Sequence[PlacedCommit], submissions: Sequence[Submissi
     return (
         int8s(offsets), int4s([c.directory for c in commits]), int8s([c.first_seq for c in commits]), int4s([c.size for c in commits]),
         int8s([c.types for c in commits]), int8s([c.at for c in commits]), uuids([s.request for s in submissions]),
-        int4s([s.op for s in submissions]),
+        int4s([s.op for s in submissions]), byteas([s.trace for s in submissions]),
     )  # fmt: skip

@@ -38,9 +38,10 @@ select pg_advisory_xact_lock(2, 0);
 -- off is the number of events in this batch before the commit. The last position is read after the lock, in a snapshot of its own.
 -- The notification only wakes readers of the feed, who then read the log; PostgreSQL sends it at COMMIT.
 with placed as (
-    insert into commits (position, directory, seq, size, types, at, req, op)
-    select t.p + v.off, v.d, v.s, v.n, v.ty, v.a, v.r, v.o
+    insert into commits (position, directory, seq, size, types, at, req, op, trace)
+    select t.p + v.off, v.d, v.s, v.n, v.ty, v.a, v.r, v.o, v.tr
     from (select coalesce((select position + size from commits order by position desc limit 1), 1) p) t,
-         unnest($1::int8[], $2::int4[], $3::int8[], $4::int4[], $5::int8[], $6::int8[], $7::uuid[], $8::int4[]) v(off, d, s, n, ty, a, r, o)
+         unnest($1::int8[], $2::int4[], $3::int8[], $4::int4[], $5::int8[], $6::int8[], $7::uuid[], $8::int4[],
+                $9::bytea[]) v(off, d, s, n, ty, a, r, o, tr)
 )
 select pg_notify('ledger', 'wake');

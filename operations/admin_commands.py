@@ -26,7 +26,9 @@ async def record_in(
 
     Raises OvertakenError if the rows that the act was decided on have changed, or its name was taken, since they were read.
     """
-    submission = Submission(directory, facts, needs_of(facts), caller.actor, caller.request, 0, waiter(), caller.token_id, weight)
+    submission = Submission(
+        directory, facts, needs_of(facts), caller.actor, caller.request, 0, waiter(), caller.token_id, weight, trace=caller.trace
+    )
     with patience.charged():
         await ledger.submit(submission)
     patience.renew(AFTER_CHANGE_S)

@@ -25,6 +25,7 @@ class Caller:
 
     token: Token
     request: UUID
+    trace: bytes | None = None  # the trace context of the request
     admitted: Callable[[], Awaitable[None]] = field(default=_go_on, compare=False, repr=False)
 
     @property

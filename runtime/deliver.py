@@ -8,7 +8,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID, uuid4
 
 import psycopg
@@ -34,6 +34,7 @@ from ledger.directories import Directories
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
+from ledger.tracing import UNTRACED, Tracer
 from ledger.transaction import Outcome, Submission
 from ledger.turns import Turns
 from ledger.writer import Link
@@ -47,6 +48,7 @@ from runtime.logs import configure_logs
 from runtime.process_figures import Process
 from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
+from runtime.telemetry import open_tracer
 from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us
 
 DELIVERY_POOL_SIZE = 8
@@ -67,10 +69,11 @@ def run_delivery(settings: Settings, urls: Urls, process: Process, beat: Beat) -
 async def _deliver(settings: Settings, urls: Urls, process: Process, beat: Beat) -> None:
     alive = asyncio.create_task(beating(beat))
     transports = transports_of(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
-    async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(process.answering(delivery_figures))
+    async with AsyncExitStack() as parts:
+        await parts.enter_async_context(process.answering(delivery_figures))
         kek = await read_kek(urls.serve, settings)
-        worker = await stack.enter_async_context(open_worker(urls.serve, kek, transports, settings.webhook_timeout_s))
+        tracer = parts.enter_context(open_tracer(settings.tracing, f"deliver-{os.getpid()}"))
+        worker = await parts.enter_async_context(open_worker(urls.serve, kek, transports, settings.webhook_timeout_s, tracer))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         await worker.run()
@@ -83,7 +86,9 @@ def transports_of(allowed: Allowed, timeout_s: float) -> Mapping[str, Transport]
 
 
 @asynccontextmanager
-async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float) -> AsyncGenerator[Worker]:
+async def open_worker(
+    url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float, tracer: Tracer = UNTRACED
+) -> AsyncGenerator[Worker]:
     """Open all parts of a delivery process. Closes the transports at the end."""
     pool = Pool(url, size=DELIVERY_POOL_SIZE)
     await pool.open()
@@ -103,7 +108,7 @@ async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], t
 
     parts = Parts(
         pool.connection, feed, directories, kek, tail, transports, timeout_s, act, recording.record, limits, time.time, steady,
-        random.random, os.urandom, REPLAYS, trails, observe_attempt,
+        random.random, os.urandom, REPLAYS, trails, observe_attempt, tracer,
     )  # fmt: skip
 
     forks = Watch(trails, directories, kek, act, REPLAYS)

@@ -48,6 +48,7 @@ from runtime.reaching import reach, reach_as_served, standby_named
 from runtime.served_settings import note_settings
 from runtime.settings import Settings
 from runtime.supervisor import Beat, Supervisor, beating
+from runtime.telemetry import check_tracing, open_tracer
 from runtime.wiring import open_alone, open_services, webhooks_of
 
 # The interpreter's switch interval: after it a computing thread yields to the event loop. A request needs about ten switches.
@@ -98,6 +99,7 @@ def _give_up() -> None:
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is queued and return. Raises StartError."""
     configure_logs(settings.log_format)
+    check_tracing(settings.tracing)
     signals = Signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.handle)
@@ -216,9 +218,13 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     room = no_fault if urls.place is None else Disk(urls.place).trouble
-    async with open_services(
-        urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room, process=process
-    ) as services:
+    async with contextlib.AsyncExitStack() as parts:
+        tracer = parts.enter_context(open_tracer(settings.tracing, f"serve-{os.getpid()}"))
+        services = await parts.enter_async_context(
+            open_services(
+                urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room, process=process, tracer=tracer
+            )
+        )
         server = _HttpServer(services, settings.connections, doors)
         signals.server = server
         if signals.seen:

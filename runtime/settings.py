@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     public_url: str | None = Field(None, description="The URL that clients use; unset: http://HOST:PORT")
     kek_file: Path | None = Field(None, description="File with the key-encryption key; unset: DATA_DIR/kek")
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
+    tracing: Literal["off", "otlp"] = Field(
+        "off", description="otlp: send spans to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names; needs the extra `otel`"
+    )
     workers: int = Field(1, ge=1, le=64, description="Serving processes")
     metrics_port: int | None = Field(
         None, ge=1, le=65_535, description="Port on 127.0.0.1 for /metrics with names, of all processes of the service"

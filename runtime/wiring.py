@@ -34,6 +34,7 @@ from ledger.ids import DirectoryNumber
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens, touch
+from ledger.tracing import UNTRACED, Tracer
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
 from ledger.writer import LANES_MAX, Link, Links, Writer
@@ -118,11 +119,11 @@ async def open_services(
     clock: Callable[[], int] = now_us,
     room: Callable[[], Fault | None] = no_fault,
     process: Process = ONLY_PROCESS,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
 
     `pooled`: the URL of a pooler in transaction mode, through which requests read. `room`: returns why the disk has no room, or None.
-    `process`: this process among those of the service.
     """
     pulse = Pulse()
     pool = Pool(pooled or url, size=SERVING_POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
@@ -142,7 +143,7 @@ async def open_services(
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=journal,
-        mistakes=Mistakes(pool, journal, clock), scrapes=Scrapes(ledger, process.name, process.ask_others),
+        mistakes=Mistakes(pool, journal, clock), tracer=tracer, scrapes=Scrapes(ledger, process.name, process.ask_others),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
     shared_reads.directories = directories

@@ -22,12 +22,14 @@ from api.scim.queries import LONG_TEXT, Query
 from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
+from api.spans import end_of_request, parent_of
 from api.strangers import address_of
 from database import patience
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
 from ledger.events import ACTIVE, PAUSED
 from ledger.tokens import Token
+from ledger.trace_context import HEADER
 from operations.journal import formerly
 from operations.permissions import TABLE, allowed
 from scim import discovery
@@ -41,6 +43,7 @@ from scim.schema import GROUP, USER, ResourceType
 from scim.work import AbandonedError
 
 SEARCH_BYTES_MAX = 2**20
+TRACEPARENT: Final = HEADER.encode()
 SCIM_PATH: Final = "/scim/{directory}/v2"
 _log = structlog.get_logger("api.scim")
 Handler = Callable[[Services, Call, Directory, Token], Awaitable[Answer]]
@@ -169,6 +172,9 @@ class ScimApp:
         try:
             call = self._call(scope, receive, method, request_id)
             template = _route(call).template
+            call.span = self._services.tracer.begin(
+                f"{method_shown(method)} {template}", "server", parent_of(call.header(TRACEPARENT))
+            )
             answer = await self._answer(call)
         except (ClientGoneError, AbandonedError):
             return
@@ -183,6 +189,8 @@ class ScimApp:
             error = ScimError("An unexpected error. It was logged under this request's id.")
         if error is not None:
             answer = of_error(error)
+        if call is not None:
+            end_of_request(call.span, answer.status, call.found_directory.slug if call.found_directory is not None else "")
         if not await self._sent(send, answer, request_id, call, template):
             return
         if call is not None and Tolerance.ENDPOINT_CASE in call.leniency.used:

@@ -63,6 +63,7 @@ class _BulkSource:
     shows: bool = False  # the answer of a bulk request has no resources
     events: int = 0
     changed_bytes: int = 0
+    trace: bytes | None = None
 
     async def content(self, limit: int) -> Content:
         if not isinstance(self.data, dict):
@@ -331,7 +332,7 @@ class _BulkRun:
             )
             part = _BulkSource(
                 self._call.request_id, operation.index, resolved, operation.version, UUID(own_id) if own_id else None,
-                leniency=self._call.leniency, size=operation.size, work=self._read_work, effort=self._write_work,
+                leniency=self._call.leniency, size=operation.size, work=self._read_work, effort=self._write_work, trace=self._call.trace,
             )  # fmt: skip
             write = getattr(Write(self._services, part, self._directory, self._token), f"{_VERBS[operation.method]}_{kind}")
             answer = await (write() if resource is None else write(resource))

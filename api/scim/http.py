@@ -11,11 +11,13 @@ from uuid import UUID
 
 import orjson
 
+from api.spans import NO_SPAN
 from api.watching import until_gone
 from database import patience
 from ledger.commands import Condition, Tags
 from ledger.directories import Directory
 from ledger.tokens import Token
+from ledger.tracing import Span
 from ledger.turns import LARGE_BYTES, Turns
 from scim.apply import PATCH_STEPS
 from scim.body import read_json
@@ -105,7 +107,13 @@ class Call:
     large: bool = False  # its body is large, so it waits for its turn
     held: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # released once the request is carried out
     turns: Turns | None = None  # of its directory, once that is known
+    span: Span = NO_SPAN
     _watch: asyncio.Task[None] | None = None
+
+    @property
+    def trace(self) -> bytes | None:
+        """The trace context that its commits are stored with."""
+        return self.span.context
 
     def watch(self) -> None:
         """End the work when the client closes the connection. The body must have been read, or not be needed."""

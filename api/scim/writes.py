@@ -72,6 +72,8 @@ class Source(Protocol):
     @property
     def op(self) -> int: ...
     @property
+    def trace(self) -> bytes | None: ...
+    @property
     def resource_id(self) -> UUID | None: ...
     @property
     def query(self) -> Mapping[str, str]: ...
@@ -208,15 +210,20 @@ class Write:
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if self._weight > HEAVY_BYTES:
             needs = needs._replace(heavy=True)
+        span = self._services.tracer.begin("commit", "internal", self._call.trace)
         submission = Submission(
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
-            self._weight, self._leniency, self._call.effort,
+            self._weight, self._leniency, self._call.effort, trace=span.context,
         )  # fmt: skip
         wait = patience.started()
         try:
             outcome = await self._services.ledger.submit(submission)
+        except Exception as refused:
+            span.end(type(refused).__name__)
+            raise
         finally:
             patience.charge(wait)
+        span.end("", {"ledger.directory": self._directory.slug, "ledger.seq": outcome.seq or 0, "ledger.events": outcome.events})
         patience.renew(AFTER_CHANGE_S)
         self._call.events += outcome.events
         self._call.changed_bytes += outcome.size

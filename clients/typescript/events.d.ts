@@ -21,6 +21,8 @@ export interface Envelope {
   actor: string;
   /** The `X-Request-Id` of the request. */
   request_id: string;
+  /** The W3C trace context of the request, if it had one. */
+  traceparent?: string;
   /** The profile that the request was read with, such as `okta@1`. */
   profile: string;
   /** True: the surge brake would hold its delivery. Otherwise left out. */

@@ -24,6 +24,7 @@ from delivery.signing import batch_id, body_of_batch, body_of_one, signature
 from delivery.transport import Accepted, Batch, Gone, Outcome, Retry, Rewind, Target, TooLateError, always
 from ledger.ids import Seq
 from ledger.rendering import rfc3339
+from ledger.trace_context import HEADER, traceparent
 
 ANSWER_BYTES_MAX: Final = 65_536  # of the receiver's answer that is read at all
 ANSWER_SHOWN: Final = 500  # characters of it that an operator is shown
@@ -175,6 +176,8 @@ async def message_of(batch: Batch) -> Message:
         headers["ledger-replay"] = str(batch.replay)
     if batch.previous_seq is not None:
         headers["ledger-previous-seq"] = str(batch.previous_seq)
+    if batch.trace is not None:
+        headers[HEADER] = traceparent(batch.trace)
     time = rfc3339(last.at)
     if batch.single:
         return Message(last.id, body_of_one(last.topic, time, last.json), headers)

@@ -266,7 +266,7 @@ def test_connections_beyond_the_limit_get_503_and_are_logged(own: Service) -> No
 
         def counted() -> bool:  # scrapes have their own port; a page is kept for a moment, and may be from before the crowd
             figures = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-            return 'ledger_http_cut_total{reason="connections"}' in figures
+            return 'ledger_http_cut_total{process="serve-1",reason="connections"}' in figures
 
         until(counted)
         assert own.cli("token", "list", "--json").returncode == 0, "commands on this machine have their own socket"

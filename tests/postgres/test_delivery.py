@@ -1005,9 +1005,9 @@ def test_a_process_that_was_stopped_for_longer_than_its_lease_sends_nothing_afte
             await s.make()
             stopped, message = 0, dispatcher.Dispatcher._outgoing
 
-            async def late(self: dispatcher.Dispatcher, batch: Any) -> Any:
+            async def late(self: dispatcher.Dispatcher, *given: Any) -> Any:
                 nonlocal stopped
-                found, stopped = await message(self, batch), stopped + 1
+                found, stopped = await message(self, *given), stopped + 1
                 if stopped == 1:
                     self.lease_until -= 3_600  # for this process, as if it had been stopped for an hour
                 return found

@@ -19,6 +19,7 @@ class Envelope(TypedDict):
     cause: Cause
     actor: str
     request_id: str
+    traceparent: NotRequired[str]
     profile: str
     held: NotRequired[bool]
 

@@ -222,7 +222,7 @@ class World:
             wanted = self.backlog.missing(request)
             assert wanted[: len([o for o in request.events if not o.json])] == [o for o in request.events if not o.json]
             self.backlog.fetched(
-                request, [(o.item.position, EventId("acme", o.item.position, b"leaf"), b"x" * 10) for o in wanted]
+                request, [(o.item.position, EventId("acme", o.item.position, b"leaf"), None, b"x" * 10) for o in wanted]
             )
         self.backlog.fit(request)
         flight = Flight(request, [self.log[found.item.position - 1] for found in request.events])
@@ -954,5 +954,5 @@ def test_json_of_an_event_that_is_no_longer_open_is_not_kept() -> None:
     w.read(10)
     request = w.backlog.next_request(w.now)
     assert request is not None
-    w.backlog.fetched(request, [(n, EventId("acme", n, b"leaf"), b"x" * 10) for n in (1, 2)])
+    w.backlog.fetched(request, [(n, EventId("acme", n, b"leaf"), None, b"x" * 10) for n in (1, 2)])
     assert (request.complete, w.backlog.json_held) == (True, 10)
