@@ -88,7 +88,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/metrics", name="metrics.show")
     async def metrics(request: Request) -> Figures:
-        """The figures of this process for Prometheus; names only for tokens that see everything."""
+        """The figures of all processes of the service for Prometheus; names only for tokens that see everything."""
         authorization = request.headers.get("authorization")
         if authorization is None:
             named = bool(request.scope.get("local"))  # it came through the local socket

@@ -106,6 +106,9 @@ PROBE: Final = Deadline(
 LISTEN: Final = Deadline(5, "a notification", "the connection is checked with a query")
 HEARTBEAT: Final = Deadline(15, "the next sign of life of a serving or delivery process", "it is killed and replaced")
 FIRST_HEARTBEAT: Final = Deadline(60, "the first sign of life of such a process", "it is killed and replaced")
+FIGURES: Final = Deadline(
+    1, "the figures of another process of the service, for a scrape", "the scrape has none of it, and `ledger_process_up` is 0"
+)
 START: Final = Deadline(8, "the database at start, beyond LEDGER_DATABASE_WAIT_S", "exit code 3")
 REQUESTS_AT_STOP: Final = Deadline(7, "running requests after SIGTERM", "they are cut")
 WRITES_AT_STOP: Final = Deadline(

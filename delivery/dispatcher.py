@@ -16,6 +16,7 @@ from database.arrays import int8s
 from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
+from delivery.attempts import Observe, attempt
 from delivery.audit import Readings, readings_of, skips
 from delivery.backlog import REWIND_EVENTS_MAX, Backlog, Budgets
 from delivery.checkpoint_writer import LeaseLostError
@@ -74,6 +75,7 @@ class Parts:
     entropy: Callable[[int], bytes]
     replays: Replays
     trails: Mapping[UUID, Trail]  # by consumer; a missing one is made when it is asked for
+    observe: Observe
     tracer: Tracer = UNTRACED
 
 
@@ -355,9 +357,13 @@ class Dispatcher:
             span.end("too_late")
             return
         span.end(_trouble(outcome), {"ledger.consumer": self.consumer.name, "ledger.events": len(request.events)})
-        self._pace.answered(self._parts.steady() - began)
+        self._pace.answered(took := self._parts.steady() - began)
         if isinstance(outcome, Accepted) or (isinstance(outcome, Retry) and outcome.may_have_arrived):
             self._trail.note_sent((found.item.position, found.id) for found in request.events if found.id is not None)
+        if isinstance(outcome, Rewind) and not self._backlog.may_rewind(request, outcome):
+            outcome = outcome.otherwise
+        items = [found.item for found in request.events]
+        self._parts.observe(attempt(self.consumer.name, items, outcome, took, self._parts.clock()))
         await self._conclude(request, outcome)
 
     async def _fetch(self, request: Request) -> None:
@@ -418,13 +424,10 @@ class Dispatcher:
             case Retry():
                 await self._refused(request, outcome)
             case Rewind():
-                if self._backlog.may_rewind(request, outcome):
-                    lacking = await self._between(request.events[0].item, outcome.seq)
-                    self._backlog.rewound(request, outcome, lacking, self._sealed(outcome.otherwise), self._parts.clock())
-                    await self._record()
-                    await self._tell(self._backlog.take_blocked())
-                else:
-                    await self._refused(request, outcome.otherwise)
+                lacking = await self._between(request.events[0].item, outcome.seq)
+                self._backlog.rewound(request, outcome, lacking, self._sealed(outcome.otherwise), self._parts.clock())
+                await self._record()
+                await self._tell(self._backlog.take_blocked())
 
     async def _refused(self, request: Request, retry: Retry) -> None:
         first = request.events[0]

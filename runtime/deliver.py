@@ -15,6 +15,7 @@ import psycopg
 import structlog
 import uvloop
 
+from api.delivery_metrics import delivery_figures, observe_attempt
 from database import frozen, migrate
 from database.connections import Pool, connect, notices, probe
 from database.deadlines import LOCK
@@ -44,6 +45,7 @@ from replay.redeliver import REPLAYS
 from runtime.bootstrap import Urls, read_kek
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
+from runtime.process_figures import Process
 from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
 from runtime.telemetry import open_tracer
@@ -55,20 +57,21 @@ DELIVERY_CONNECTIONS = DELIVERY_POOL_SIZE + 5
 _log = structlog.get_logger("runtime.deliver")
 
 
-def run_delivery(settings: Settings, urls: Urls, beat: Beat) -> None:
+def run_delivery(settings: Settings, urls: Urls, process: Process, beat: Beat) -> None:
     """The entry point of a delivery process: deliver until SIGTERM, then finish running deliveries."""
     configure_logs(settings.log_format)
     # Ctrl-C reaches the whole process group, but only the parent decides when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_deliver(settings, urls, beat))
+        runner.run(_deliver(settings, urls, process, beat))
 
 
-async def _deliver(settings: Settings, urls: Urls, beat: Beat) -> None:
+async def _deliver(settings: Settings, urls: Urls, process: Process, beat: Beat) -> None:
     alive = asyncio.create_task(beating(beat))
-    kek = await read_kek(urls.serve, settings)
     transports = transports_of(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
     async with AsyncExitStack() as parts:
+        await parts.enter_async_context(process.answering(delivery_figures))
+        kek = await read_kek(urls.serve, settings)
         tracer = parts.enter_context(open_tracer(settings.tracing, f"deliver-{os.getpid()}"))
         worker = await parts.enter_async_context(open_worker(urls.serve, kek, transports, settings.webhook_timeout_s, tracer))
         loop = asyncio.get_running_loop()
@@ -105,7 +108,7 @@ async def open_worker(
 
     parts = Parts(
         pool.connection, feed, directories, kek, tail, transports, timeout_s, act, recording.record, limits, time.time, steady,
-        random.random, os.urandom, REPLAYS, trails, tracer,
+        random.random, os.urandom, REPLAYS, trails, observe_attempt, tracer,
     )  # fmt: skip
 
     forks = Watch(trails, directories, kek, act, REPLAYS)

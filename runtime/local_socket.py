@@ -29,11 +29,16 @@ def socket_path(data_dir: Path, database_url: str | None) -> Path:
 
     The database is part of the name, so that a command for one database never reaches the service of another.
     """
-    place = Path(os.path.realpath(data_dir))
     name = f"{service_name(database_url)}.sock"
+    return place_of(data_dir, name) / name
+
+
+def place_of(data_dir: Path, name: str) -> Path:
+    """The directory for a socket of that name: the data directory, or one in the temporary directory if the path would be too long."""
+    place = Path(os.path.realpath(data_dir))
     if len(os.fsencode(place / name)) <= PATH_BYTES_MAX:
-        return place / name
-    return Path(tempfile.gettempdir()) / f"scim-ledger-{_digest(str(place))}" / name
+        return place
+    return Path(tempfile.gettempdir()) / f"scim-ledger-{_digest(str(place))}"
 
 
 def service_name(database_url: str | None) -> str:
@@ -61,7 +66,7 @@ def local_socket(data_dir: Path, database_url: str | None) -> Generator[socket.s
     A file that a killed service left is replaced. So is the socket of a running service; commands then reach this one.
     """
     path = socket_path(data_dir, database_url)
-    _make_private(path.parent, data_dir)
+    make_private(path.parent, data_dir)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
         draft.unlink(missing_ok=True)
@@ -82,7 +87,7 @@ def local_socket(data_dir: Path, database_url: str | None) -> Generator[socket.s
                     path.unlink()
 
 
-def _make_private(directory: Path, data_dir: Path) -> None:
+def make_private(directory: Path, data_dir: Path) -> None:
     """Check or create the directory of the socket: the data directory, or one in the temporary directory that only this account owns."""
     if directory == Path(os.path.realpath(data_dir)):
         return

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -18,7 +19,7 @@ import uvicorn
 import uvloop
 
 from api.app import make_app, make_metrics_app
-from api.metrics import count_cut, show_connections
+from api.metrics import count_cut, serving_figures, show_connections
 from api.services import Services
 from database import migrate
 from database.connections import connect
@@ -41,6 +42,7 @@ from runtime.listening import BACKLOG, listen, make_room
 from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
 from runtime.machine_database import database
+from runtime.process_figures import Process, figures_directory, named_processes
 from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.reaching import reach, reach_as_served, standby_named
 from runtime.served_settings import note_settings
@@ -58,7 +60,7 @@ SIGNAL_NOTICE_S = 0.2  # interval at which a signal is noticed if other processe
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """The sockets of one serving process. Those for requests are shared with other processes; the one for scrapes is its own."""
+    """The sockets of serving processes, which share them: for requests, for scrapes (LEDGER_METRICS_PORT), for this machine's commands."""
 
     requests: socket.socket
     scrapes: socket.socket | None
@@ -106,10 +108,12 @@ def serve(settings: Settings) -> None:
     with contextlib.ExitStack() as bound:
         sock = bound.enter_context(contextlib.closing(listen(settings.host, settings.port, "LEDGER_PORT")))
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})
-        doors = [Doors(sock, scrapes and bound.enter_context(contextlib.closing(scrapes))) for scrapes in _scrapes(settings)]
+        scrapes = None
+        if settings.metrics_port is not None:
+            scrapes = bound.enter_context(contextlib.closing(listen("127.0.0.1", settings.metrics_port, "LEDGER_METRICS_PORT")))
         _make_data_dir(settings)
         with database(settings) as urls:
-            _start(settings, urls, doors, signals)
+            _start(settings, urls, Doors(sock, scrapes), signals)
 
 
 def _tell_of_unknown_settings() -> None:
@@ -126,13 +130,7 @@ def _make_data_dir(settings: Settings) -> None:
         raise StartError(str(broken)) from broken
 
 
-def _scrapes(settings: Settings) -> list[socket.socket | None]:
-    """One loopback port for each serving process, from LEDGER_METRICS_PORT upwards, because each process has its own figures."""
-    first, workers = settings.metrics_port, range(settings.workers)
-    return [None if first is None else listen("127.0.0.1", first + worker, "LEDGER_METRICS_PORT") for worker in workers]
-
-
-def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -> None:
+def _start(settings: Settings, urls: Urls, doors: Doors, signals: Signals) -> None:
     urls, concerns = reach(urls, settings, lambda: signals.seen)
     for concern in concerns:
         _log.warning(concern.reason, says=concern.says)
@@ -147,9 +145,9 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
     if signals.seen:
         return
     _note_settings(settings)
-    with _local_door(settings) as local:
+    with _local_door(settings) as local, figures_directory(settings.data_dir) as figures:
         _announce(settings, first)
-        _run(settings, urls, [replace(each, local=local) for each in doors], signals, kek_id)
+        _run(settings, urls, replace(doors, local=local), signals, kek_id, figures)
 
 
 def _note_settings(settings: Settings) -> None:
@@ -173,33 +171,36 @@ def _local_door(settings: Settings) -> Generator[socket.socket | None]:
         yield door
 
 
-def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals, kek_id: bytes) -> None:
-    """Serve in this process or in several, with the delivery processes beside."""
+def _run(settings: Settings, urls: Urls, doors: Doors, signals: Signals, kek_id: bytes, figures: Path | None) -> None:
+    """Serve in this process or in several, with the delivery processes beside. `figures`: the directory of their sockets for figures."""
     several = settings.workers > 1
-    serving = [partial(_work, settings, urls, each, kek_id) for each in doors] if several else []
-    delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
-    supervisor = signals.supervisor = Supervisor([*serving, *delivering])
+    serving, delivering = named_processes(settings.workers, settings.delivery_workers, figures)
+    further = [partial(_work, settings, urls, doors, kek_id, each) for each in serving] if several else []
+    further += [partial(run_delivery, settings, urls, each) for each in delivering]
+    supervisor = signals.supervisor = Supervisor(further)
     supervisor.start()
     try:
         while several and not signals.seen:
             supervisor.join(SIGNAL_NOTICE_S)
         if not several:
-            run_http(settings, urls, doors[0], signals, kek_id)
+            run_http(settings, urls, doors, signals, kek_id, serving[0])
     finally:
         supervisor.finish()
 
 
-def _work(settings: Settings, urls: Urls, doors: Doors, kek_id: bytes, beat: Beat) -> None:
+def _work(settings: Settings, urls: Urls, doors: Doors, kek_id: bytes, process: Process, beat: Beat) -> None:
     """A serving process among several."""
     configure_logs(settings.log_format)
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.handle)
     # Ctrl-C reaches the whole process group, but only the parent decides when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    run_http(settings, urls, doors, signals, kek_id, beat)
+    run_http(settings, urls, doors, signals, kek_id, process, beat)
 
 
-def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, beat: Beat = lambda: None) -> None:
+def run_http(
+    settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, process: Process, beat: Beat = lambda: None
+) -> None:
     """Serve HTTP on bound sockets until told to stop. `beat` gives a sign of life to the supervisor.
 
     `kek_id`: the id of the ledger's key, read at the start, so that a process can be replaced while the database is away.
@@ -207,15 +208,17 @@ def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", k
     make_room(settings.connections)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_http(settings, urls, doors, signals, kek_id, beat))
+        runner.run(_serve_http(settings, urls, doors, signals, kek_id, process, beat))
 
 
-async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, beat: Beat) -> None:
-    async with _beside(beating(beat)):
-        await _served(settings, urls, doors, signals, kek_id)
+async def _serve_http(
+    settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, process: Process, beat: Beat
+) -> None:
+    async with _beside(beating(beat)), process.answering(serving_figures):
+        await _served(settings, urls, doors, signals, kek_id, process)
 
 
-async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes) -> None:
+async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, process: Process) -> None:
     kek = check_kek(settings, kek_id)
     # Objects of the start live as long as the process; freezing them saves the garbage collector 5 % of a create.
     gc.collect()
@@ -225,7 +228,9 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
     async with contextlib.AsyncExitStack() as parts:
         tracer = parts.enter_context(open_tracer(settings.tracing, f"serve-{os.getpid()}"))
         services = await parts.enter_async_context(
-            open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room, tracer=tracer)
+            open_services(
+                urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room, process=process, tracer=tracer
+            )
         )
         server = _HttpServer(services, settings.connections, doors)
         signals.server = server

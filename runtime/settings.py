@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-PORT_MAX = 65_535
 PREFIX: Final = "LEDGER_"
 # A host name has a letter in it: digits and dots alone are an address that is not one.
 _HOST: Final = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?", re.IGNORECASE)
@@ -42,10 +41,7 @@ class Settings(BaseSettings):
     )
     workers: int = Field(1, ge=1, le=64, description="Serving processes")
     metrics_port: int | None = Field(
-        None,
-        ge=1,
-        le=PORT_MAX,
-        description="Port on 127.0.0.1 for /metrics with names; each further worker uses the next port",
+        None, ge=1, le=65_535, description="Port on 127.0.0.1 for /metrics with names, of all processes of the service"
     )
     delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
     webhook_allow: str = Field("", description="Private or loopback networks or hosts that webhooks may reach")
@@ -68,13 +64,6 @@ class Settings(BaseSettings):
             if not _is_network(word) and not _HOST.fullmatch(word):
                 raise ValueError(f"has `{word}`, which is no network, no address and no host name")
         return text
-
-    @field_validator("metrics_port")
-    @classmethod
-    def _has_a_port_for_each_worker(cls, first: int | None, others: ValidationInfo) -> int | None:
-        if first is not None and first + others.data.get("workers", 1) - 1 > PORT_MAX:
-            raise ValueError(f"is too high: each worker has a port of its own, counted up, and there is none above {PORT_MAX}")
-        return first
 
     @property
     def base_url(self) -> str:

@@ -14,7 +14,7 @@ import structlog
 
 from api.authentication import Authentication
 from api.journal import Journal
-from api.metrics import observe_batch
+from api.metrics import observe_batch, show_queue
 from api.mistakes import Mistakes
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
@@ -47,6 +47,7 @@ from projections.index_pages import KnownLists
 from projections.reads import ALONE, Alone, Resource
 from projections.user_groups import GroupNames, GroupOf, groups_together
 from runtime.identifiers import uuid7
+from runtime.process_figures import ONLY_PROCESS, Process
 from runtime.settings import Settings
 from scim.errors import Unavailable
 
@@ -117,6 +118,7 @@ async def open_services(
     *,
     clock: Callable[[], int] = now_us,
     room: Callable[[], Fault | None] = no_fault,
+    process: Process = ONLY_PROCESS,
     tracer: Tracer = UNTRACED,
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
@@ -128,6 +130,7 @@ async def open_services(
     await pool.open()
     directories = Directories(kek)
     writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
+    show_queue(lambda: writer.queued)
     arrivals = Arrivals()
     names = GroupNames(kek)
     shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek, names)
@@ -140,8 +143,7 @@ async def open_services(
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=journal,
-        mistakes=Mistakes(pool, journal, clock), tracer=tracer,
-        scrapes=Scrapes(ledger, lambda: writer.queued),
+        mistakes=Mistakes(pool, journal, clock), tracer=tracer, scrapes=Scrapes(ledger, process.name, process.ask_others),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
     shared_reads.directories = directories

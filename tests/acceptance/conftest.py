@@ -44,16 +44,12 @@ def until(done: Callable[[], bool], seconds: float = 30.0) -> float:
     return time.monotonic() - began
 
 
-def free_port(count: int = 1) -> int:
-    """The first of this number of free ports in a row, outside the range that the kernel assigns: so nobody takes one before it
-    is used.
-    """
+def free_port() -> int:
+    """A free port outside the range that the kernel assigns: so nobody takes it before it is used."""
     while True:
-        first = random.randrange(20_000, 30_000)
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Service:

@@ -338,7 +338,7 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
 
 
 def test_metrics_say_what_the_idp_of_a_directory_does_and_when_its_token_expires(service: Service) -> None:
-    created = 'ledger_scim_requests_total{directory="acme",operation="POST /Users",status="2xx"}'
+    created = 'ledger_scim_requests_total{directory="acme",operation="POST /Users",process="serve-1",status="2xx"}'
 
     def figure(text: str, name: str) -> float:
         return float(next((line for line in text.splitlines() if line.startswith(name)), "x 0").rsplit(" ", 1)[1])

@@ -182,7 +182,7 @@ async def _held(service: Service, slug: str) -> AsyncIterator[None]:
 def _queued(service: Service) -> int:
     with service.client("operator") as reader:
         text = reader.get(service.base + "/metrics").text
-    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith("ledger_write_queue_commands "))
+    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith("ledger_write_queue_commands{"))
 
 
 async def _crowd(service: Service, many: list[Line], other: Line) -> tuple[list[Reply], list[Reply]]:

@@ -16,7 +16,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from api.journal import BATCH_MAX, DAYS_KEPT, PRUNE_BATCH, Entry, Journal
-from api.metrics import exposition
+from api.metrics import serving_figures
 from database.connections import Pool
 from database.migrate import migrate
 from ledger.sealing import Kek, NoteKind, open_note
@@ -51,8 +51,8 @@ def written(url: str) -> list[int]:
 
 
 def counted() -> float:
-    lines = exposition(0, 0).decode().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("ledger_journal_dropped_total ")))
+    lines = serving_figures("serve-1").nameless.decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("ledger_journal_dropped_total{")))
 
 
 def test_while_the_database_is_away_the_newest_entries_are_kept_and_the_others_counted(

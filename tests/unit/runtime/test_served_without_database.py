@@ -13,6 +13,7 @@ import pytest
 from ledger.sealing import Kek
 from runtime import serve
 from runtime.bootstrap import Urls
+from runtime.process_figures import Process
 from runtime.settings import Settings
 
 WELL_FORMED = f"sl_scim_0_0{zlib.crc32(b'sl_scim_0_0'):08x}"
@@ -32,7 +33,7 @@ def test_it_accepts_connections_and_says_what_is_away(tmp_path: Path, monkeypatc
         with socket.create_server(("127.0.0.1", 0)) as door:
             signals = serve.Signals()
             serving = asyncio.create_task(
-                serve._served(settings, Urls(away, away), serve.Doors(door, None), signals, Kek.of(key).id)
+                serve._served(settings, Urls(away, away), serve.Doors(door, None), signals, Kek.of(key).id, Process("serve-1"))
             )
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{door.getsockname()[1]}", timeout=8) as http:
                 asked = asyncio.gather(
