@@ -6,6 +6,7 @@ from typing import Final
 
 LOOKS: Final = 15  # the most frequent finding of so many looks is shown
 SHARE: Final = 0.2  # weight of the newest value in a running mean
+RATE_MIN: Final = 0.001  # events a second; less is 0, or a quiet consumer's mean would in minutes be too small to be stored
 UNLIMITED, ANSWER_TIME, ORDER, RATE, OURS, FAILURES, EXCEPTIONS = range(7)
 OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops, and it is said
 BATCH_MAX: Final = 100
@@ -46,7 +47,8 @@ class Pace:
         passed = 0.0 if self._looked is None else now - self._looked
         self._looked = now
         if passed > 0:
-            self._events_s = _mean(self._events_s, self._events / passed)
+            rate = _mean(self._events_s, self._events / passed)
+            self._events_s = rate if rate >= RATE_MIN else 0.0
             self._events = 0
         self._looks.append(limit)
         ((most, _),) = Counter(self._looks).most_common(1)

@@ -61,8 +61,14 @@ def embedded_urls(cluster: embedded.Cluster) -> Urls:
 
 
 def configured_urls(settings: Settings) -> Urls | None:
-    """The URLs of an outside PostgreSQL, or None for the embedded one. Raises StartError for an invalid URL."""
+    """The URLs of an outside PostgreSQL, or None for the embedded one. Raises StartError for an invalid or a missing URL."""
     if settings.database_url is None:
+        alone = [name for name in ("migrate_url", "direct_url") if getattr(settings, name) is not None]
+        if alone:
+            raise StartError(
+                f"LEDGER_{alone[0].upper()} is set, but LEDGER_DATABASE_URL is not: the embedded PostgreSQL would be used, with a ledger of its "
+                f"own. Set LEDGER_DATABASE_URL to the same database, or unset LEDGER_{alone[0].upper()}."
+            )
         return None
     given = _checked("LEDGER_DATABASE_URL", settings.database_url)
     direct = _checked("LEDGER_DIRECT_URL", settings.direct_url) if settings.direct_url else None

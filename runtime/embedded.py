@@ -607,7 +607,7 @@ _SAYS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EROFS: "The data directory {} is read-only. Mount it for writing, or set LEDGER_DATA_DIR to another one.",
-    errno.ENOENT: "The data directory {} is gone. Mount its disk again, or restore it from a backup.",
+    errno.ENOENT: "The data directory {} is gone, or cannot be made there. Mount its disk again, restore it from a backup, or set LEDGER_DATA_DIR to another place.",
     errno.ENOTDIR: "The data directory {} is no directory. Set LEDGER_DATA_DIR to one.",
     errno.EEXIST: "The data directory {} is no directory. Set LEDGER_DATA_DIR to one.",
     errno.EIO: "The disk of the data directory {} does not answer, or is damaged.",

@@ -1,5 +1,6 @@
 """Listening sockets, and enough open files for the connections."""
 
+import errno
 import resource
 import socket
 from typing import Final
@@ -24,8 +25,14 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as taken:
         sock.close()
-        raise StartError(f"Cannot listen on {host}:{port}: {taken.strerror}. Set {setting} to a free port.") from taken
+        raise StartError(f"Cannot listen on {host}:{port}: {taken.strerror}. {_remedy(taken, setting)}") from taken
     return sock
+
+
+def _remedy(refused: OSError, setting: str) -> str:
+    if isinstance(refused, socket.gaierror) or refused.errno == errno.EADDRNOTAVAIL:
+        return "Set LEDGER_HOST to an address of this machine, such as 127.0.0.1 or 0.0.0.0."
+    return f"Set {setting} to a free port."
 
 
 def _notice_dead_peers(sock: socket.socket) -> None:

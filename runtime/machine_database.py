@@ -3,6 +3,7 @@
 Imports nothing of the HTTP edge, whose import would delay a rebuild or a verification.
 """
 
+import asyncio
 import contextlib
 import sys
 import threading
@@ -16,7 +17,7 @@ from database.server import SPARE_CONNECTIONS
 from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls
 from runtime.exits import USAGE, CommandError
-from runtime.reaching import connections_of
+from runtime.reaching import connections_of, refuse_two_databases
 from runtime.settings import Settings, load_settings
 
 KEEPER_INTERVAL_S = 0.5  # interval at which the embedded PostgreSQL is checked
@@ -111,6 +112,7 @@ def running_urls(settings: Settings) -> Generator[Urls]:
         )
     urls = configured_urls(settings)
     if urls is not None:
+        asyncio.run(refuse_two_databases(urls))
         yield urls
         return
     place = settings.data_dir.absolute() / "postgres"

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -46,9 +46,10 @@ def reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple
 
 
 def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> None:
-    """Wait for the URLs of the serving role, after that role was created."""
+    """Wait for the URLs of the serving role, after that role was created. Raises ServerRefusedError where they lead to another database."""
     for url in dict.fromkeys((urls.serve, urls.pooled or urls.serve)):
         asyncio.run(_reach_as_served(url, settings, given_up, pooled=url == urls.pooled))
+    asyncio.run(refuse_two_databases(urls))
 
 
 async def _reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
@@ -56,6 +57,7 @@ async def _reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -
     try:
         urls = _with_first(urls, connected_host(conn.info))
         await _refuse_lent(urls.migrate)
+        await refuse_two_databases(urls)
         return urls, await check_server(conn, connections_of(settings))
     finally:
         await conn.close()
@@ -71,6 +73,32 @@ async def _reach_as_served(url: str, settings: Settings, given_up: Callable[[], 
     await (await _connected(url, settings.database_wait_s, given_up)).close()
     if not pooled:
         await _refuse_lent(url)
+
+
+async def refuse_two_databases(urls: Urls) -> None:
+    """Raises ServerRefusedError if the two URLs lead to two databases: the schema would be made in one, and looked for in the other.
+
+    A database that cannot be reached is left to whoever uses it next. The serving role may not exist before the first migration.
+    """
+    if urls.serve == urls.migrate:
+        return
+    with suppress(psycopg.OperationalError, TimeoutError):
+        if await _identity(urls.serve) == await _identity(urls.migrate):
+            return
+        raise ServerRefusedError(
+            f"LEDGER_MIGRATE_URL leads to another database ({places_of(urls.migrate)}) than the one that is served "
+            f"({places_of(urls.serve)}). Set both to the same database; only the role differs."
+        )
+
+
+async def _identity(url: str) -> tuple[int, str]:
+    """What tells a database from all others: the system identifier of its cluster, and its name."""
+    async with asyncio.timeout(START.seconds), await connect_owner(url) as conn:
+        row = await (
+            await conn.execute("select (select system_identifier from pg_control_system()), current_database()")
+        ).fetchone()
+    assert row is not None
+    return row
 
 
 async def _refuse_lent(url: str) -> None:

@@ -46,7 +46,7 @@ from runtime.process_figures import Process, figures_directory, named_processes
 from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.reaching import reach, reach_as_served, standby_named
 from runtime.served_settings import note_settings
-from runtime.settings import Settings
+from runtime.settings import Settings, unknown_settings
 from runtime.supervisor import Beat, Supervisor, beating
 from runtime.telemetry import check_tracing, open_tracer
 from runtime.wiring import open_alone, open_services, webhooks_of
@@ -100,6 +100,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is queued and return. Raises StartError."""
     configure_logs(settings.log_format)
     check_tracing(settings.tracing)
+    _tell_of_unknown_settings()
     signals = Signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.handle)
@@ -113,6 +114,12 @@ def serve(settings: Settings) -> None:
         _make_data_dir(settings)
         with database(settings) as urls:
             _start(settings, urls, Doors(sock, scrapes), signals)
+
+
+def _tell_of_unknown_settings() -> None:
+    """A misspelt setting has no effect, so it must not pass in silence. Its value is not shown."""
+    for name, meant in unknown_settings().items():
+        _log.warning("unknown_setting", name=name, did_you_mean=meant, do="see `scim-ledger settings`")
 
 
 def _make_data_dir(settings: Settings) -> None:

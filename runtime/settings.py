@@ -1,16 +1,24 @@
 """Settings. Only this module reads the environment (except runtime/client_settings.py)."""
 
+import difflib
+import ipaddress
+import os
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "LEDGER_"
+# A host name has a letter in it: digits and dots alone are an address that is not one.
+_HOST: Final = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
     """Every setting with its meaning; `scim-ledger settings` prints them. Construction raises for an invalid value."""
 
-    model_config = SettingsConfigDict(env_prefix="LEDGER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     database_url: SecretStr | None = Field(None, description="PostgreSQL 15 or newer to serve from; unset: the embedded one")
     migrate_url: SecretStr | None = Field(None, description="The same database with the owner role, for migrations and rebuilds")
@@ -42,12 +50,20 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(None, description="With LEDGER_URL: the token of the command line")
     token_file: Path | None = Field(None, description="The same, in a file that only you can read")
 
-    @field_validator("url")
+    @field_validator("url", "public_url")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("begins with http:// or https://")
         return url
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _names_networks_or_hosts(cls, text: str) -> str:
+        for word in text.replace(",", " ").split():
+            if not _is_network(word) and not _HOST.fullmatch(word):
+                raise ValueError(f"has `{word}`, which is no network, no address and no host name")
+        return text
 
     @property
     def base_url(self) -> str:
@@ -65,3 +81,18 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Read the environment. Raises pydantic.ValidationError, which names the variable and the valid values."""
     return Settings()  # pyright: ignore[reportCallIssue]  # every field has a default
+
+
+def unknown_settings() -> dict[str, str | None]:
+    """Variables that look like settings and are none, each with the setting that was probably meant."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    strange = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)  # noqa: TID251 - what is no setting is only here
+    return {name: next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.8)), None) for name in strange}
+
+
+def _is_network(word: str) -> bool:
+    try:
+        ipaddress.ip_network(word, strict=False)
+    except ValueError:
+        return False
+    return True

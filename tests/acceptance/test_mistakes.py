@@ -5,6 +5,7 @@ A sentence says what is wrong, where, and what is allowed. On the command line i
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,13 @@ SETTINGS: tuple[tuple[str, dict[str, str], int, str], ...] = (
     ("token list", {"LEDGER_URL": "http://127.0.0.1:1"}, 2, "LEDGER_URL is set, but no token: set LEDGER_TOKEN, or LEDGER_TOKEN_FILE."),
     ("token list", {"LEDGER_URL": "127.0.0.1:1", "LEDGER_TOKEN": "x"}, 2, "LEDGER_URL is not understood: it begins with http:// or https://."),
     ("settings", {"LEDGER_URL": "127.0.0.1:1"}, 2, "LEDGER_URL begins with http:// or https://."),
+    ("serve", {"LEDGER_PUBLIC_URL": "ledger.example.com"}, 2, "LEDGER_PUBLIC_URL begins with http:// or https://."),
+    ("serve", {"LEDGER_WEBHOOK_ALLOW": "10.0.0.0/8, 127.0.0.1/99"}, 2, "LEDGER_WEBHOOK_ALLOW has `127.0.0.1/99`, which is no network, no address and no host name."),
+    ("serve", {"LEDGER_WEBHOOK_ALLOW": "999.1.1.1"}, 2, "LEDGER_WEBHOOK_ALLOW has `999.1.1.1`, which is no network"),
+    ("serve", {"LEDGER_HOST": "999.1.1.1"}, 2, "Set LEDGER_HOST to an address of this machine"),
+    ("serve", {"LEDGER_HOST": "192.0.2.1", "LEDGER_PORT": "0"}, 2, "Set LEDGER_HOST to an address of this machine"),
+    ("serve", {"LEDGER_MIGRATE_URL": "postgresql://u:geheim@localhost/db"}, 2, "LEDGER_MIGRATE_URL is set, but LEDGER_DATABASE_URL is not"),
+    ("serve", {"LEDGER_TRACING": "on"}, 2, "LEDGER_TRACING is not one of off, otlp"),
     ("token list", {"LEDGER_URL": "http://127.0.0.1:1", "LEDGER_TOKEN": "x"}, 3, "http://127.0.0.1:1 cannot be reached"),
     ("token list", {"LEDGER_URL": "http://127.0.0.1:1", "LEDGER_TOKEN_FILE": "/nope"}, 2, "LEDGER_TOKEN_FILE /nope cannot be read."),
 )  # fmt: skip
@@ -216,6 +224,13 @@ def test_a_mistake_in_a_setting(service: Service, words: str, settings: dict[str
     assert sentence in done.stderr
     assert "geheim" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_variable_that_is_no_setting_is_named_at_the_start_without_its_value(make_service: Callable[..., Service]) -> None:
+    log = make_service(LEDGER_PROT="geheim", LEDGER_XYZ="geheim").log.read_text()
+    told = [line for line in map(json.loads, log.splitlines()) if line["event"] == "unknown_setting"]
+    assert [(line["name"], line["did_you_mean"]) for line in told] == [("LEDGER_PROT", "LEDGER_PORT"), ("LEDGER_XYZ", None)]
+    assert "geheim" not in log
 
 
 def test_a_command_on_this_machine_says_that_it_does_not_use_a_service_elsewhere(service: Service) -> None:

@@ -80,3 +80,19 @@ def test_advice_names_only_settings_that_can_still_be_changed(limit: int, orderi
     assert "What helps: " in says
     assert ("`batch_max`" in says) == (batch_max == 1 and limit not in {RATE, FAILURES, EXCEPTIONS})
     assert ("`ordering: subject`" in says) == (limit == ORDER and ordering == "directory")
+
+
+FLOAT4_MIN = 1.2e-38  # PostgreSQL refuses what is nearer to zero in a column of type real ("value out of range: underflow")
+
+
+def test_a_consumer_that_is_quiet_for_days_can_still_be_stored() -> None:
+    """Its rate halves every three seconds; what was too small to store ended the renewal of all leases of the process."""
+    pace, now = Pace(), 0.0
+    pace.answered(0.02)
+    pace.recorded(0.005, 3)
+    rates = set[float]()
+    for now in range(10_000):
+        rates.add(pace.look(UNLIMITED, float(now)).events_s)
+    assert 0.0 in rates
+    assert min(rates - {0.0}) > FLOAT4_MIN
+    assert pace.look(UNLIMITED, now + 1.0).events_s == 0.0
