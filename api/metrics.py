@@ -56,7 +56,7 @@ _SCIM = Counter(
 
 @dataclass(eq=False, slots=True)
 class ConsumerSeconds(Collector):
-    """A histogram of seconds by consumer. One `observe` costs a tenth of the library's, and deliveries make one for each event."""
+    """A histogram of seconds by consumer. One `observe` costs a quarter of the library's, and a batch makes one for each event."""
 
     name: str
     documentation: str

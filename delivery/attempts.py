@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from delivery.lanes import Item
-from delivery.transport import Accepted, Gone, Outcome, Retry, Rewind
+from delivery.transport import Accepted, Gone, Outcome, Rewind
 
 # Errors that are counted by their own word. A receiver chooses its status, so statuses are counted by class.
 ERRORS: Final = frozenset(
@@ -44,6 +44,6 @@ def outcome_word(outcome: Outcome) -> str:
             return "gone"
         case Rewind():
             return "rewound"
-        case Retry():
+        case _:
             status = _STATUS.fullmatch(outcome.error)
             return f"http_{status[1]}xx" if status else outcome.error if outcome.error in ERRORS else "other"

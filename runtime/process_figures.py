@@ -23,7 +23,7 @@ from api.exposition import Exposition
 from database.deadlines import FIGURES
 from runtime.local_socket import make_private, place_of
 
-BYTES_MAX: Final = 16 * 2**20  # of one text of a process: some thousands of consumers
+BYTES_MAX: Final = 16 * 2**20  # of one text of a process; a thousand consumers need 4 MiB
 _END: Final = b"\0"  # of a text; the text format has none
 _PREFIX: Final = "figures-"
 _LONGEST: Final = f"{_PREFIX}12345678/deliver-64"

@@ -10,6 +10,9 @@ from typing import Final, Self
 from uuid import UUID
 
 _CLAIM: Final = re.compile(r"sl_[a-z]{1,10}_([0-9a-f]{32})(?![0-9a-f])")
+_QUOTED: Final = re.compile(
+    r"['\"`<\xab]|\xe2\x80|\xc2\xab"
+)  # also typographic quotes, which arrive as the latin-1 of their UTF-8
 _SHOWN: Final = 200  # characters of a header that are searched: a whole token is shorter
 
 
@@ -44,6 +47,24 @@ class Mistake(StrEnum):
         "Requests came with the id of this token and another secret.",
         "The token was cut or mistyped, or somebody tries to guess it: enter it again. If it is lost, rotate it and enter the new one.",
     )
+    NO_BEARER = (
+        "no_bearer",
+        401,
+        "Requests came with a token of this directory without the word Bearer before it.",
+        "The header is Authorization: Bearer TOKEN. If the IdP sends the value as it is, enter Bearer, a space and the token.",
+    )
+    BEARER_TWICE = (
+        "bearer_twice",
+        401,
+        "Requests came with a token of this directory and the word Bearer before it twice.",
+        "The IdP adds the word Bearer: enter the token alone.",
+    )
+    IN_QUOTES = (
+        "in_quotes",
+        401,
+        "Requests came with a token of this directory in quotes.",
+        "Enter the token again, without quotes or other signs around it.",
+    )
     NO_V2 = (
         "no_v2",
         404,
@@ -64,12 +85,25 @@ class Mistake(StrEnum):
     )
 
 
+_OF_A_TOKEN: Final = {Mistake.WRONG_SECRET, Mistake.NO_BEARER, Mistake.BEARER_TWICE, Mistake.IN_QUOTES}  # which has to exist
+
+
 def mistake_in(authorization: str | None) -> tuple[Mistake, UUID | None]:
     """What is wrong with an Authorization header that was refused, and the id of the token that it claims to be."""
     if not authorization:
         return Mistake.NO_TOKEN, None
     claimed = _CLAIM.search(authorization[:_SHOWN])
-    return (Mistake.NOT_A_TOKEN, None) if claimed is None else (Mistake.WRONG_SECRET, UUID(hex=claimed[1]))
+    return (Mistake.NOT_A_TOKEN, None) if claimed is None else (_before(authorization[: claimed.start()]), UUID(hex=claimed[1]))
+
+
+def _before(text: str) -> Mistake:
+    """What is wrong with an Authorization header whose token has this text before it (RFC 9110 §11.4: a scheme and a space)."""
+    if _QUOTED.search(text):
+        return Mistake.IN_QUOTES
+    words = text.lower().split()
+    if words == ["bearer"] and text[-1] == " ":
+        return Mistake.WRONG_SECRET
+    return Mistake.BEARER_TWICE if words[:2] == ["bearer", "bearer"] else Mistake.NO_BEARER
 
 
 def meant(mistake: Mistake, placed: int | None, owner: int | None) -> list[tuple[int, Mistake]]:
@@ -78,7 +112,7 @@ def meant(mistake: Mistake, placed: int | None, owner: int | None) -> list[tuple
     `placed`: the directory in the URL, `owner`: that of the token; None where there is no such one.
     """
     if owner is None:
-        known = Mistake.NOT_A_TOKEN if mistake is Mistake.WRONG_SECRET else mistake
+        known = Mistake.NOT_A_TOKEN if mistake in _OF_A_TOKEN else mistake
         return [] if placed is None else [(placed, known)]
     if placed == owner:
         return [(owner, mistake)]

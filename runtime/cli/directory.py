@@ -28,7 +28,8 @@ def create(
     Example: scim-ledger directory create acme --profile okta
     """
     found = _named(ask("directory create", body={"slug": slug, "profile": profile}, key=key))
-    say(as_json, found, f"Made directory {slug}. Issue a token for its IdP: scim-ledger token issue scim --directory {slug}")
+    made = f"Made directory {slug}. Enter in its IdP the URL {found['scim_base_url']}\nand a token: scim-ledger token issue scim --directory {slug}"
+    say(as_json, found, made)
 
 
 @app.command("list")

@@ -425,7 +425,7 @@ def test_a_surge_is_reported_and_held_if_configured_until_it_is_released(
     for user in users:
         assert idp.patch(f"{scim}/Users/{user}", json=off).status_code == 200
     operator.when(name, lambda s: s["held"] == 4)
-    assert [e["subject"]["id"] for e in hook.accepted] == users[:2]
+    assert {e["subject"]["id"] for e in hook.accepted} == set(users[:2]), "events of two users go in parallel"
     pulled = operator.app.get(f"{pushing.base}/v1/consumers/{puller}/events").json()["data"]
     assert [e.get("held", False) for e in pulled] == [False, False, True, True, True, True]
     assert operator.http.get(f"{pushing.base}/v1/directories/{slug}/surge").json()["surging"] is True
@@ -445,7 +445,7 @@ def test_a_surge_is_reported_and_held_if_configured_until_it_is_released(
     answer = operator.post(f"directories/{slug}/surge/release", reason="the office in Lisbon closed")
     assert answer.status_code == 200
     hook.wait(lambda: len(hook.accepted) == 6)
-    assert [e["subject"]["id"] for e in hook.accepted[:2]] == users[:2]
+    assert {e["subject"]["id"] for e in hook.accepted[:2]} == set(users[:2])
     assert operator.when(name, lambda s: s["lag_events"] == 0)["held"] == 0
 
 

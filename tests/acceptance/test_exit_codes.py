@@ -58,7 +58,7 @@ CODES: tuple[tuple[str, dict[str, str], int], ...] = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def found_out(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, str]:
     """A service that has something to report, and the path of a broken profile."""
     assert service.cli("directory", "create", "found-out").returncode == 0

@@ -105,8 +105,8 @@ Profile `{profile.text}`: `scim-ledger directory create SLUG --profile {profile.
 ## Set it up
 
 First, here: create the directory with the command above, and issue its token with `scim-ledger token issue scim --directory DIRECTORY`, which prints it
-once. It expires after a year; `--days` sets another time. The IdP must reach the service by HTTPS. Below, `LEDGER` is the public address of
-the service (`LEDGER_PUBLIC_URL`), and `DIRECTORY` the name of the directory.
+once. It expires after a year; `--days` sets another time. The IdP must reach the service by HTTPS. Below, `https://LEDGER` is the public
+address of the service (`LEDGER_PUBLIC_URL`), and `DIRECTORY` the name of the directory; `scim-ledger directory show DIRECTORY` prints the whole URL.
 
 At the end, look here: `scim-ledger events list --directory DIRECTORY` shows the users that were created, and a test user whom you deactivate in the IdP gets
 `user.deactivated`. `scim-ledger directory doctor DIRECTORY` ends with exit code 0 if there is nothing to do, and otherwise says what to change.

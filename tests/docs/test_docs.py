@@ -278,6 +278,14 @@ def test_every_named_command_exists(page: Path) -> None:
             assert named in groups or any(named[:size] in known for size in (1, 2, 3)), command
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "scim-ledger token" in page.read_text(encoding="utf-8")], ids=str)
+def test_no_command_is_shown_with_a_secret_in_it(page: Path) -> None:
+    """A shell keeps its history, and every process of a machine sees the arguments: tokens are named by their id."""
+    named = re.findall(r"scim-ledger token (?:show|rotate|revoke) ([^\s`]+)", page.read_text(encoding="utf-8"))
+    assert {*named} <= {"ID", '"$id"'}
+    assert not re.search(r"scim-ledger [^`\n]*\b(TOKEN|SECRET|sl_[a-z]+_\w+)\b", page.read_text(encoding="utf-8"))
+
+
 def test_decisions_are_numbered_and_say_why() -> None:
     records = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
     index = read("docs/decisions/README.md")

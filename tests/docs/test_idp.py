@@ -34,6 +34,14 @@ def test_each_profile_has_a_guide_that_leads_to_its_address(name: str) -> None:
     assert guides_of(name)
 
 
+@pytest.mark.parametrize("name", names())
+def test_the_address_in_a_guide_has_one_scheme(name: str) -> None:
+    """LEDGER_PUBLIC_URL has its scheme, so `LEDGER` alone cannot be that address."""
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert "`https://LEDGER` is the public" in " ".join(text.split())
+    assert text.count("LEDGER") - text.count("LEDGER_PUBLIC_URL") == text.count("https://LEDGER")
+
+
 def test_guides_are_about_shipped_profiles() -> None:
     assert {name for guide in guides() for name in guide.profiles} == set(names())
 

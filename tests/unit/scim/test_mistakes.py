@@ -20,7 +20,18 @@ NUMBERS = st.none() | st.integers(1, 3)
         (f"Bearer sl_scim_{'a' * 31}_00", (Mistake.NOT_A_TOKEN, None)),
         (f"Bearer sl_scim_{'a' * 33}_00", (Mistake.NOT_A_TOKEN, None)),
         (f"Bearer sl_scim_{'a' * 32}_00", (Mistake.WRONG_SECRET, UUID("a" * 32))),
-        (f"sl_scim_{'a' * 32}", (Mistake.WRONG_SECRET, UUID("a" * 32))),
+        (f"BEARER  sl_scim_{'a' * 32}_00", (Mistake.WRONG_SECRET, UUID("a" * 32))),
+        (f"sl_scim_{'a' * 32}", (Mistake.NO_BEARER, UUID("a" * 32))),
+        (f"Basic sl_scim_{'a' * 32}", (Mistake.NO_BEARER, UUID("a" * 32))),
+        (f"Bearer: sl_scim_{'a' * 32}", (Mistake.NO_BEARER, UUID("a" * 32))),
+        (f"Bearersl_scim_{'a' * 32}", (Mistake.NO_BEARER, UUID("a" * 32))),
+        (f"Bearer\tsl_scim_{'a' * 32}", (Mistake.NO_BEARER, UUID("a" * 32))),
+        (f"Bearer Bearer sl_scim_{'a' * 32}", (Mistake.BEARER_TWICE, UUID("a" * 32))),
+        (f"Bearer bearer bearer sl_scim_{'a' * 32}", (Mistake.BEARER_TWICE, UUID("a" * 32))),
+        (f"Bearer 'sl_scim_{'a' * 32}'", (Mistake.IN_QUOTES, UUID("a" * 32))),
+        (f'Bearer "sl_scim_{"a" * 32}"', (Mistake.IN_QUOTES, UUID("a" * 32))),
+        (f'"Bearer sl_scim_{"a" * 32}"', (Mistake.IN_QUOTES, UUID("a" * 32))),
+        (f"Bearer \u201csl_scim_{'a' * 32}\u201d".encode().decode("latin-1"), (Mistake.IN_QUOTES, UUID("a" * 32))),
         (" " * 200 + f"sl_scim_{'a' * 32}", (Mistake.NOT_A_TOKEN, None)),
     ],
 )
@@ -37,7 +48,8 @@ def test_only_the_directories_of_url_and_token_are_told(mistake: Mistake, placed
     if placed == owner and placed is not None:
         assert told == {placed: mistake}
     if owner is None:
-        assert Mistake.WRONG_SECRET not in told.values(), "nobody has this token"
+        of_a_token = {Mistake.WRONG_SECRET, Mistake.NO_BEARER, Mistake.BEARER_TWICE, Mistake.IN_QUOTES}
+        assert not of_a_token & {*told.values()}, "nobody has this token"
 
 
 def test_names_are_found_again() -> None:
