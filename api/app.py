@@ -14,11 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import (
     asyncapi,
     audit,
+    clients,
     consumers,
     directories,
     event_schemas,
     events,
     health,
+    oauth,
     profiles,
     replays,
     requests,
@@ -49,7 +51,7 @@ from operations.idempotency import AnsweredBeforeError
 
 _PARTS = (
     health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, tokens,
-    event_schemas, asyncapi,
+    clients, oauth, event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")
 

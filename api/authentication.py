@@ -18,11 +18,11 @@ KNOWN_MAX: Final = 10_000  # tokens in memory, about 1 KB each; the least recent
 
 
 class Authentication:
-    """Finds the token of a request. `used`: tokens seen since the set was last flushed to `last_used_at`."""
+    """Finds the token of a request. `used`: tokens and clients seen since the set was last flushed to `last_used_at`."""
 
     def __init__(self, tokens: Coalescer[bytes, Token], clock: Callable[[], int], strangers: Strangers) -> None:
         self._tokens = tokens
-        self._strangers = strangers
+        self.strangers = strangers
         self._clock = clock  # µs since the epoch
         self._known: OrderedDict[bytes, Token] = OrderedDict()
         self.used: set[UUID] = set()
@@ -42,11 +42,11 @@ class Authentication:
         token = None if fresh else self._live(hashed)
         if token is None:
             token = await self._asked(hashed, address)
-        self.used.add(token.id)
+        self.used.add(token.owner)
         return token
 
     async def _asked(self, hashed: bytes, address: str) -> Token:
-        if hashed not in self._known and not await self._strangers.admits(address):
+        if hashed not in self._known and not await self.strangers.admits(address):
             raise TooManyRequests(_SLOWED)
         token = await self._tokens.get(hashed)
         if token is None:
@@ -56,7 +56,7 @@ class Authentication:
         return token
 
     def _refused(self, address: str, why: Unauthorized) -> Unauthorized | TooManyRequests:
-        wait = self._strangers.failed(address)
+        wait = self.strangers.failed(address)
         return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
 
     async def current(self, hashed: bytes) -> Token | None:

@@ -14,7 +14,7 @@ _FORMATS: Final = {
 }
 _WORDS: Final[dict[str, Any]] = {
     "actor": "sys", "advice": "No request has arrived yet: check the URL and the token in the IdP.", "after": "c_AQAAAAAAAAAAKg",
-    "answer": "ok", "broken": "positions 41 to 42 are missing in the log", "clock": "exact",
+    "answer": "ok", "broken": "positions 41 to 42 are missing in the log", "client_id": "cli_0197f2c45d1e7c3a9b443f0e2a6c1d58", "clock": "exact",
     "confirm": "acme", "consumer": "hr-sync", "consumers": "*", "created_by": "sys", "detail": "There is no such thing here.",
     "directories": "acme", "directory": "acme", "display": "Engineering", "displayName": "Engineering", "display_name": "Ada Lovelace",
     "error": "timeout", "errors": "`title` is missing", "event_id": "evt_acme_42_1f2e3d4c",
@@ -34,6 +34,7 @@ _WORDS: Final[dict[str, Any]] = {
 _PARAMETERS: Final = {
     "after": "Where the page begins: the `list_metadata.after` of the page before.",
     "as_of": "The point in history: `seq:N`, `seq:head`, or an instant with an offset.",
+    "client_id": "The id of an OAuth 2.0 client.",
     "consumer": "Only runs of this consumer.",
     "directory": "The slug of a directory.",
     "display_name": "Only groups of this name.",

@@ -59,7 +59,7 @@ class StrictRoute(APIRoute):
 
 
 class DocumentRoute(StrictRoute):
-    """A strict route that reads a document from its body (scim.body.read_json)."""
+    """A strict route that reads its body itself: a document (scim.body.read_json), or a form."""
 
     reads_body = True
 

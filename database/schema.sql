@@ -2,7 +2,7 @@
 -- A test (tests/postgres/test_schema.py) makes one database from this file and one from the migrations, and compares their catalogs and
 -- grants. A change that adds a migration also changes this file.
 --
--- 1 the log   2 directories, profiles, schemas, tokens   3 read models   4 consumers and their deliveries   5 replays of deliveries
+-- 1 the log   2 directories, profiles, schemas, tokens, clients   3 read models   4 consumers and their deliveries   5 replays of deliveries
 -- 6 the surge brake   7 requests   8 the schema itself
 --
 -- There are two roles. The owner of the schema migrates and rebuilds. ledger_app serves; its rights are below each table
@@ -93,7 +93,7 @@ alter table commits enable always trigger append_only;
 alter table bodies enable always trigger append_only;
 
 
--- 2 Directories, profiles, schemas, tokens -------------------------------------------------------------------------------------------
+-- 2 Directories, profiles, schemas, tokens, clients -----------------------------------------------------------------------------------
 
 -- directories: one IdP connection each.
 create table directories (
@@ -171,6 +171,74 @@ create trigger only_less before update on tokens for each row execute function k
 create trigger append_only before delete or truncate on tokens for each statement execute function refuse_change();
 alter table tokens enable always trigger only_less;
 alter table tokens enable always trigger append_only;
+
+-- clients: of OAuth 2.0 (RFC 6749), each of one directory. A secret, of which only the SHA-256 is stored, or public keys (RFC 7523).
+create table clients (
+    id           uuid primary key,
+    directory    int not null references directories,
+    name         text not null,
+    auth         text not null check (auth in ('secret', 'jwt')),
+    secret_hash  bytea,                         -- SHA-256; null for a client with keys
+    former_hash  bytea,                         -- of the secret before the last rotation
+    former_until timestamptz,                   -- until when that one works
+    jwks         text,                          -- its public keys, or
+    jwks_uri     text,                          -- where they are
+    created_by   text,
+    rotations    int not null default 0,        -- as many as events client.rotated
+    created_at   timestamptz not null,
+    rotated_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz,
+    seal         bytea not null                 -- HMAC over the rights in the row, with a key that only the service has
+) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
+create index clients_of_directory on clients (directory);
+grant select, insert on clients to ledger_app;
+grant update (secret_hash, former_hash, former_until, rotations, rotated_at, seal, revoked_at, last_used_at) on clients to ledger_app;  -- a trigger allows only rotations and the end
+
+-- keep_client: whom a client belongs to and its keys never change, its secret only with a further rotation, and it is revoked once.
+create function keep_client() returns trigger language plpgsql as $$
+begin
+    if (new.id, new.directory, new.name, new.auth, new.jwks, new.jwks_uri, new.created_by, new.created_at)
+       is distinct from
+       (old.id, old.directory, old.name, old.auth, old.jwks, old.jwks_uri, old.created_by, old.created_at)
+       or (old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at)
+       or ((new.secret_hash, new.former_hash, new.former_until, new.rotated_at, new.seal)
+           is distinct from
+           (old.secret_hash, old.former_hash, old.former_until, old.rotated_at, old.seal)
+           and (new.rotations <> old.rotations + 1 or old.revoked_at is not null))
+       or new.rotations not in (old.rotations, old.rotations + 1)
+       or (old.last_used_at is not null and (new.last_used_at is null or new.last_used_at < old.last_used_at))
+    then
+        raise exception 'a client keeps what it is: this change of % is refused', old.id using errcode = 'restrict_violation';
+    end if;
+    return new;
+end $$;
+create trigger kept before update on clients for each row execute function keep_client();
+create trigger append_only before delete or truncate on clients for each statement execute function refuse_change();
+alter table clients enable always trigger kept;
+alter table clients enable always trigger append_only;
+
+-- access_tokens: what clients get for an hour. Deleted a day after their end.
+create table access_tokens (
+    id         uuid primary key,
+    hash       bytea not null unique,
+    client     uuid not null references clients,
+    expires_at timestamptz not null,
+    seal       bytea not null
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+create index access_tokens_expire on access_tokens (expires_at);
+grant select, insert, delete on access_tokens to ledger_app;
+
+-- client_assertions: the SHA-256 of the `jti` of each assertion that was used, until it expires, so that none is used twice.
+create table client_assertions (
+    client     uuid not null references clients,
+    jti        bytea not null,
+    expires_at timestamptz not null,
+    primary key (client, jti)
+) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+create index client_assertions_expire on client_assertions (expires_at);
+grant select, insert, delete on client_assertions to ledger_app;
+grant update (expires_at) on client_assertions to ledger_app;
 
 
 -- 3 Read models ----------------------------------------------------------------------------------------------------------------------

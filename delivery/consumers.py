@@ -138,34 +138,42 @@ def check_definition(asked: Definition, known: Sequence[str], allowed: "Allowed"
     if any(delay < 0 or delay > 7 * 86_400 for delay in asked.retry_schedule) or len(asked.retry_schedule) > ATTEMPTS_MAX:
         raise ConsumerRefusedError(f"`retry_schedule` is a list of at most {ATTEMPTS_MAX} delays in seconds, each up to 7 days.")
     if asked.mode == "webhook":
-        _check_url(asked.url, allowed)
+        if asked.url is None:
+            raise ConsumerRefusedError(_NO_URL)
+        check_reachable("url", asked.url, allowed)
     elif asked.url is not None:
         raise ConsumerRefusedError(
             "A consumer that pulls has no `url`. Leave it out, or make a new consumer with `mode` webhook."
         )
 
 
-def _check_url(url: str | None, allowed: "Allowed") -> None:
-    if url is None or len(url) > URL_LENGTH_MAX:
-        raise ConsumerRefusedError("A webhook needs a `url` of at most 2 000 characters, such as https://app.example.com/hooks.")
+_NO_URL: Final = "A webhook needs a `url` of at most 2 000 characters, such as https://app.example.com/hooks."
+
+
+def check_reachable(field: str, url: str, allowed: "Allowed") -> None:
+    """Check a URL that this service will send requests to. Raises ConsumerRefusedError, which names the field."""
+    if len(url) > URL_LENGTH_MAX:
+        raise ConsumerRefusedError(_NO_URL if field == "url" else f"`{field}` is longer than 2 000 characters.")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host, parts = None, urlsplit("")
     if parts.scheme not in {"http", "https"} or not host or not url.isascii() or not url.isprintable() or " " in url:
-        raise ConsumerRefusedError("`url` is not an http or https URL.")
+        raise ConsumerRefusedError(f"`{field}` is not an http or https URL.")
     if parts.username is not None or parts.fragment:
-        raise ConsumerRefusedError("`url` must not carry a user name, a password or a fragment: deliveries are signed instead.")
+        raise ConsumerRefusedError(
+            f"`{field}` must not carry a user name, a password or a fragment: requests are signed or need none."
+        )
     literal = _address(host)
     named = allowed.host(host) if literal is None else allowed.address(literal)
     if literal is not None and not named and not _public(literal):
         raise ConsumerRefusedError(
-            "`url` leads to a private or loopback address. Start the service with LEDGER_WEBHOOK_ALLOW naming those that webhooks may reach."
+            f"`{field}` leads to a private or loopback address. Start the service with LEDGER_WEBHOOK_ALLOW naming those that may be reached."
         )
     if parts.scheme == "http" and not named:
         raise ConsumerRefusedError(
-            "`url` is not encrypted: use https, or start the service with LEDGER_WEBHOOK_ALLOW naming the host."
+            f"`{field}` is not encrypted: use https, or start the service with LEDGER_WEBHOOK_ALLOW naming the host."
         )
 
 

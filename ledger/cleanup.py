@@ -18,6 +18,7 @@ import structlog
 from database.connections import LOST, Connection
 from database.queries import load_queries
 from ledger.alone import write_alone
+from ledger.clients import find_clients, revoke_client
 from ledger.commands import CleanUp, Command, needs_of
 from ledger.directories import SYSTEM, Directories, Directory
 from ledger.events import CLOSED
@@ -32,6 +33,7 @@ PIECE: Final = 500  # events in one commit; it locks a directory that nobody els
 CLEANUP_LOOK_S: Final = 1.0  # between two checks whether the process that cleans up is gone
 AWAY_S: Final = 1.0  # between two attempts while the database is away
 FAILED_S: Final = 30.0  # after a defect, because an immediate attempt would fail in the same way
+_CLOSED: Final = "its directory was closed"
 _FIRST: Final = UUID(int=0)
 _log = structlog.get_logger("ledger.cleanup")
 
@@ -152,12 +154,17 @@ class CleanUps:
         return CleanUp(uuid, slug, last=True)
 
     async def _revoke(self, conn: Connection, directory: Directory) -> None:
-        """Revoke each token that reaches only this directory; each revocation is an event."""
+        """Revoke each token that reaches only this directory, and its clients; each revocation is an event."""
         system = await self.directories.by_slug(conn, SYSTEM)
         assert system is not None, "made at first start"
         for token, name in await _rows(conn, SQL["tokens_of_directory"], (directory.slug, list(ENDED_ROLES))):
             with contextlib.suppress(OvertakenError):  # an operator revoked it at the same moment
-                await self._write(conn, system, revocation(token, name, "its directory was closed"))
+                await self._write(conn, system, revocation(token, name, _CLOSED))
+        for client in await find_clients(conn, directory=directory.slug):
+            ends = revoke_client(client, _CLOSED)
+            if ends is not None:
+                with contextlib.suppress(OvertakenError):
+                    await self._write(conn, system, ends)
 
     async def _write(self, conn: Connection, directory: Directory, command: Command) -> Outcome:
         """Write one command in its own transaction. Raises the error that refuses it."""

@@ -164,6 +164,34 @@ class TokenRevoked(TokenFacts):
     reason: NotRequired[str]
 
 
+class ClientFacts(TypedDict):
+    """A client of OAuth 2.0. `directory`: the slug of the one that it writes to."""
+
+    id: Id
+    name: str
+    directory: str
+
+
+class ClientCreated(ClientFacts):
+    """`auth`: `secret` or `jwt`; `seal`: the HMAC of the client's row. A client of `jwt` has its keys inline or at a URL."""
+
+    auth: str
+    seal: str
+    jwks: NotRequired[dict[str, Any]]
+    jwks_uri: NotRequired[str]
+
+
+class ClientRotated(ClientFacts):
+    """`former_until`: until when the secret before this one works; `seal`: the HMAC of the row with the new secret."""
+
+    former_until: Time
+    seal: str
+
+
+class ClientRevoked(ClientFacts):
+    reason: NotRequired[str]
+
+
 class NamedConsumer(TypedDict):
     id: Id
     name: str
@@ -303,7 +331,7 @@ class Envelope(TypedDict):
     rv: Annotated[FromOne, Meta(description="The number in the stream of the subject.")]
     time: Annotated[Time, Meta(description="When the commit was made; never decreasing in a directory.")]
     cause: str
-    actor: Annotated[str, Meta(description="`tok_<id>` of the token that wrote, or `sys`.")]
+    actor: Annotated[str, Meta(description="Who wrote: `tok_<id>` of a token, `cli_<id>` of an OAuth 2.0 client, or `sys`.")]
     request_id: Annotated[str, Meta(description="The `X-Request-Id` of the request.", extra_json_schema={"format": "uuid"})]
     traceparent: NotRequired[
         Annotated[

@@ -7,6 +7,9 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from ledger.event_data import (
+    ClientCreated,
+    ClientRevoked,
+    ClientRotated,
     ClockAccepted,
     ConsumerAct,
     ConsumerCreated,
@@ -35,7 +38,7 @@ from ledger.event_data import (
 from ledger.ids import DirectoryNumber, Seq
 
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
-CONSUMER, REPLAY, SURGE = "Consumer", "Replay", "Surge"
+CLIENT, CONSUMER, REPLAY, SURGE = "Client", "Consumer", "Replay", "Surge"
 MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
 MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items()}
 
@@ -160,6 +163,9 @@ CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NO
 REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT, ReplayFailed)
 DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50, DIRECTORY, Effect.NOTHING, NO_FACT, ClockAccepted)
 DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIRECTORY, Effect.NOTHING, NO_FACT, SchemaRegistered)
+CLIENT_CREATED = EventType("client.created", 53, CLIENT, Effect.NOTHING, NO_FACT, ClientCreated)
+CLIENT_ROTATED = EventType("client.rotated", 54, CLIENT, Effect.NOTHING, NO_FACT, ClientRotated)
+CLIENT_REVOKED = EventType("client.revoked", 55, CLIENT, Effect.NOTHING, NO_FACT, ClientRevoked)
 
 EVENT_TYPES: Final = tuple(
     sorted((kind for kind in list(vars().values()) if isinstance(kind, EventType)), key=lambda kind: kind.number)

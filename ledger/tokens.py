@@ -74,10 +74,17 @@ class Token:
     bodies: bool
     consumers: tuple[str, ...] = ANY
     expires_at: datetime = ENDLESS
+    client: UUID | None = None  # of an access token: the OAuth 2.0 client that got it
 
     @property
     def actor(self) -> str:
-        return f"tok_{self.id.hex}"
+        """Who acts, as events say it: the token, or the client of an access token."""
+        return f"tok_{self.id.hex}" if self.client is None else f"cli_{self.client.hex}"
+
+    @property
+    def owner(self) -> UUID:
+        """The id that stays: of the token, or of the client, whose access tokens live an hour."""
+        return self.client or self.id
 
     @property
     def reaches_system(self) -> bool:
@@ -185,7 +192,7 @@ def issue(issuer: Issuer, token_id: UUID, role: str, name: str, directories: tup
     """Make a token of a role. Raises TokenRefusedError for an unknown role, and for a scope on a role that cannot be narrowed."""
     narrow = scope or Scope()
     _refuse(role, directories, scope)
-    text = _new_text(issuer, role, token_id)
+    text = new_text(issuer.random, role, token_id)
     bodies = narrow.bodies and role != "operator"
     row = TokenRow(
         token_id, token_hash(text), role, name, directories, narrow.types, narrow.consumers, bodies, issuer.by, None, None, expires_at, issuer.now,
@@ -210,8 +217,9 @@ def _refuse(role: str, directories: tuple[str, ...], scope: Scope | None) -> Non
         raise TokenRefusedError("The types name an event type that does not exist. See docs/events.md for the list.")
 
 
-def _new_text(issuer: Issuer, role: str, token_id: UUID) -> str:
-    start = f"sl_{role}_{token_id.hex}_{issuer.random(SECRET_BYTES).hex()}"
+def new_text(random: Callable[[int], bytes], word: str, number: UUID) -> str:
+    """A new secret text: its kind, whose it is, 256 random bits, and a checksum, by which secret scanners and `well_formed` know it."""
+    start = f"sl_{word}_{number.hex}_{random(SECRET_BYTES).hex()}"
     return start + _checksum(start)
 
 
@@ -234,7 +242,7 @@ def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int =
     if fault_of(issuer.kek, old) is not None:
         why = "The stored token does not agree with the log. Run `scim-ledger replay verify`, and issue a new one."
         raise StateError(why, "token_not_of_the_log")
-    text = _new_text(issuer, old.role, token_id)
+    text = new_text(issuer.random, old.role, token_id)
     ends = replace(
         old, superseded_by=token_id, expires_at=min(old.expires_at, issuer.now + timedelta(seconds=overlap_seconds)), seal=None
     )

@@ -27,6 +27,8 @@ from database.prepared import Answer
 from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
+from ledger.client_bindings import access_row
+from ledger.clients import believed_access
 from ledger.clocks import ClockError
 from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts, Statement, of_the_idp
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
@@ -84,13 +86,14 @@ class Submission:
     request: UUID
     op: int
     waiter: "asyncio.Future[Outcome]"
-    token: UUID | None = None
+    token: UUID | None = None  # of a bearer token, or of an access token
     weight: int = 1_000  # bytes of the request, counted by the queue
     leniency: Leniency = field(default_factory=Leniency)  # the tolerances of the profile; none for acts of operators
     # the budget of the decision; all operations of a bulk request share one
     work: Work = field(default_factory=lambda: Work(PATCH_STEPS))
     deferrals: int = 0  # how often the command was put back because another process held the directory's lock
     trace: bytes | None = None  # the trace context of the request
+    by_client: bool = False  # `token` is the access token of an OAuth 2.0 client
     until: float = math.inf  # event loop time by which it is answered, unless the database is already working on it
 
     def settle(self, result: Outcome | Exception) -> None:
@@ -236,23 +239,29 @@ class _Reads(NamedTuple):
     locks: Answer
     waits: bool  # the locks were waited for, so their rows say nothing
     tokens: Answer | None
+    access: Answer | None
     state: StateReads
 
 
 def _sent(pipeline: Together, batch: Sequence[Submission], *, wait: bool) -> _Reads:
     directories = int4s(sorted({submission.directory.id for submission in batch}))
     locks = pipeline.execute(SQL["lock_directories" if wait else "try_lock_directories"], (directories,))
-    tokens = list({submission.token for submission in batch if submission.token is not None})
+    tokens = list({s.token for s in batch if s.token is not None and not s.by_client})
     live = pipeline.execute(SQL["live_tokens"], (uuids(tokens),)) if tokens else None
+    of_clients = list({s.token for s in batch if s.token is not None and s.by_client})
+    access = pipeline.execute(SQL["live_access"], (uuids(of_clients),)) if of_clients else None
     state = StateReads(pipeline)
     state.send([(submission.directory, submission.needs, submission.command) for submission in batch])
-    return _Reads(locks, wait, live, state)
+    return _Reads(locks, wait, live, access, state)
 
 
 async def _held_locks(pipeline: Together, reads: _Reads, kek: Kek) -> _Locked:
     held = {directory for directory, locked in await pipeline.rows(reads.locks) if reads.waits or locked}
     rows = await pipeline.rows(reads.tokens) if reads.tokens else []
-    return _Locked(held, {token.id for token in believed(kek, map(token_row, rows))})
+    live = {token.id for token in believed(kek, map(token_row, rows))}
+    if reads.access:
+        live |= {access.id for access in believed_access(kek, map(access_row, await pipeline.rows(reads.access)))}
+    return _Locked(held, live)
 
 
 async def _in_a_thread(pipeline: Together, work: Iterator[list[Statement]]) -> list[Statement] | None:

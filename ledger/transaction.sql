@@ -14,6 +14,14 @@ select t.id, t.hash, t.role, t.name, t.directories, t.types, t.consumers, t.bodi
 from unnest($1::uuid[]) wanted(id) join tokens t on t.id = wanted.id
 where t.revoked_at is null and t.expires_at > clock_timestamp();
 
+-- live_access --
+-- The same for access tokens of OAuth 2.0 clients.
+select a.id, a.hash, a.expires_at, a.seal, c.id, d.slug, c.name, c.auth, c.secret_hash, c.former_hash, c.former_until, c.jwks, c.jwks_uri, c.created_by, c.rotations, c.created_at,
+       c.rotated_at, c.revoked_at, c.last_used_at, c.seal, l.facts, l.rotated
+from unnest($1::uuid[]) wanted(id) join access_tokens a on a.id = wanted.id join clients c on c.id = a.client join directories d on d.id = c.directory
+cross join lateral (select bit_or(1::bigint << e.type) facts, count(*) filter (where e.type = 54) rotated from events e where e.obj = c.id) l
+where a.expires_at > clock_timestamp() and c.revoked_at is null;
+
 -- insert_events --
 -- The log itself; the primary key and events_rv refuse a number that is given twice. With it sealed attributes, apart from the log so that a
 -- person can be erased, and the wrapped keys of new resources; a second key for the same resource is refused. One statement, because each

@@ -14,6 +14,8 @@ from database.connections import Connection
 from delivery.consumers import NAME, Consumer, consumer_named, filters_of, left_over
 from delivery.runs import Run
 from ledger.bindings import TokenRow
+from ledger.client_bindings import ClientRow
+from ledger.clients import find_clients
 from ledger.commands import parse_id
 from ledger.directories import SYSTEM, Directory
 from ledger.ids import Slug
@@ -35,6 +37,7 @@ Named = Callable[Concatenate[OpenLedger, Caller, str, P], Awaitable[T]]
 
 NO_CONSUMER = "There is no consumer of that name, or the token does not reach all that the consumer reads. GET /v1/consumers lists those that it reaches."
 NO_DIRECTORY = "There is no directory of that name, or the token does not reach it."
+NO_CLIENT = "There is no OAuth 2.0 client of that id. GET /v1/clients lists them."
 NO_REPLAY = "There is no replay of that id. GET /v1/replays lists them."
 NO_TOKEN = "There is no token of that id. GET /v1/tokens lists them."  # noqa: S105  # a sentence
 
@@ -103,6 +106,12 @@ def on_token(name: str) -> Callable[[Aimed[TokenRow, P, T]], Named[P, T]]:
     """Decorate an operation on a token, which the caller names by its id."""
     _rule_of(name, "token")
     return _aimed(name, reached_token)
+
+
+def on_client(name: str) -> Callable[[Aimed[ClientRow, P, T]], Named[P, T]]:
+    """Decorate an operation on an OAuth 2.0 client, which the caller names by its id."""
+    _rule_of(name, "client")
+    return _aimed(name, reached_client)
 
 
 def _note_sentence(name: str, doc: str | None) -> None:
@@ -225,7 +234,7 @@ async def _owns_run(ledger: OpenLedger, conn: Connection, caller: Caller, run: R
 
 async def reached_token(ledger: OpenLedger, caller: Caller, text: str) -> TokenRow:
     """A token that the caller's token covers. Raises the same NotFoundError for a hidden and a missing one."""
-    number = _token_id(text)
+    number = _id_in(text, "tok_")
     if number is not None:
         async with ledger.connection() as conn:
             found = await find(conn, number)
@@ -234,7 +243,18 @@ async def reached_token(ledger: OpenLedger, caller: Caller, text: str) -> TokenR
     raise NotFoundError(NO_TOKEN)
 
 
-def _token_id(text: str) -> UUID | None:
-    """Parse the id of a token, as lists show it or as events do (`tok_…`)."""
-    digits = text.removeprefix("tok_")
+async def reached_client(ledger: OpenLedger, caller: Caller, text: str) -> ClientRow:
+    """An OAuth 2.0 client of a directory that the caller reaches. Raises the same NotFoundError for a hidden and a missing one."""
+    number = _id_in(text, "cli_")
+    if number is not None:
+        async with ledger.connection() as conn:
+            found = await find_clients(conn, client=number)
+        if found and caller.token.reaches(found[0].directory):
+            return found[0]
+    raise NotFoundError(NO_CLIENT)
+
+
+def _id_in(text: str, prefix: str) -> UUID | None:
+    """Parse the id of a token or a client, as lists show it or as events do (`tok_…`, `cli_…`)."""
+    digits = text.removeprefix(prefix)
     return UUID(digits) if len(digits) == 32 and all(c in "0123456789abcdef" for c in digits) else parse_id(text)

@@ -143,6 +143,16 @@ class TokenAge(TypedDict):
     last_used_at: Instant | None
 
 
+class ClientAge(TypedDict):
+    """An OAuth 2.0 client of the directory, with its use."""
+
+    id: Id
+    name: str
+    created_at: Instant
+    revoked_at: Instant | None
+    last_used_at: Instant | None
+
+
 class SurgeState(TypedDict):
     """The revocations of the last hour, beside the limit of the surge brake."""
 
@@ -169,6 +179,7 @@ class Report(TypedDict):
     test_objects: Count
     mistakes: list[ConnectionMistake]
     tokens: list[TokenAge]
+    clients: list[ClientAge]
 
 
 class State(Report):
@@ -216,8 +227,8 @@ async def formerly(ledger: OpenLedger, hashed: bytes, slug: str) -> tuple[Direct
         row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (hashed,))).fetchone()
         if row is None:
             return None
-        number, role, name, directories, types, bodies = row
-        token = Token(number, role, name, tuple(directories), tuple(types), bodies)
+        number, role, name, directories, types, bodies, client = row
+        token = Token(number, role, name, tuple(directories), tuple(types), bodies, client=client)
         with suppress(UnknownProfileError):  # a profile of a newer release, whose processes write the journal of this directory
             directory = await ledger.directories.by_slug(conn, slug) if token.reaches(slug) else None
             return None if directory is None else (directory, token)
@@ -248,7 +259,7 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
 
 def _entry_json(kek: Kek, row: tuple[Any, ...]) -> RequestEntry:
     (
-        number, directory, time, method, path, shape, status, scim_type, sealed, profile, tolerances, events, took, request, token, mistake, times,
+        number, directory, time, method, path, shape, status, scim_type, sealed, profile, tolerances, events, took, request, token, mistake, times, of_a_client,
     ) = row  # fmt: skip
     entry: RequestEntry = {
         "id": number, "directory": directory, "time": time, "method": method, "path": path, "status": status, "profile": profile,
@@ -262,7 +273,7 @@ def _entry_json(kek: Kek, row: tuple[Any, ...]) -> RequestEntry:
     if detail is not None:
         entry["detail"] = detail
     if token is not None:
-        entry["token"] = f"tok_{token.hex}"
+        entry["token"] = f"{'cli' if of_a_client else 'tok'}_{token.hex}"
     known = None if mistake is None else known_mistake(mistake)
     fix = known.fix if known is not None else fix_of(status, scim_type, detail)
     if mistake is not None:
@@ -308,6 +319,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
     ((busiest,),) = await rows("doctor_busiest")
     mistakes = await (await conn.execute(SQL["doctor_mistakes"], (directory.id, hours, MISTAKES_LOOKED_MAX))).fetchall()
     tokens = await (await conn.execute(SQL["doctor_tokens"], (directory.slug,))).fetchall()
+    clients = await (await conn.execute(SQL["doctor_clients"], (directory.id,))).fetchall()
     relied = await rows("doctor_tolerances")
     return {
         "directory": directory.slug,
@@ -346,6 +358,10 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         "tokens": [
             {"id": str(number), "name": name, "created_at": made, "expires_at": ends, "revoked_at": ended, "last_used_at": used}
             for number, name, made, ends, ended, used in tokens
+        ],
+        "clients": [
+            {"id": str(number), "name": name, "created_at": made, "revoked_at": ended, "last_used_at": used}
+            for number, name, made, ended, used in clients
         ],
     }
 
@@ -415,13 +431,19 @@ def _storms(report: State) -> list[str]:
 
 def _tokens(report: State, now: datetime) -> list[str]:
     live = [t for t in report["tokens"] if t["revoked_at"] is None and t["expires_at"] > now]
-    if not live:
+    clients = [client for client in report["clients"] if client["revoked_at"] is None]
+    if not live and not clients:
         return ["No valid SCIM token: issue one and put it into the IdP."]
     soon = [
         f"Token {t['name']} expires on {t['expires_at']:%Y-%m-%d}: rotate it." for t in live if (t["expires_at"] - now).days < 30
     ]
     unused = [t for t in live if t["last_used_at"] is None and (now - t["created_at"]).days >= 1]
-    return soon + [f"Token {t['name']} was never used: revoke it if nobody needs it." for t in unused]
+    idle = [client for client in clients if client["last_used_at"] is None and (now - client["created_at"]).days >= 1]
+    return [
+        *soon,
+        *(f"Token {t['name']} was never used: revoke it if nobody needs it." for t in unused),
+        *(f"OAuth 2.0 client {client['name']} was never used: revoke it if nobody needs it." for client in idle),
+    ]
 
 
 def _silence(report: State, now: datetime) -> list[str]:

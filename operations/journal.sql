@@ -1,7 +1,7 @@
 -- list_requests --
 -- Requests, newest first, before a given id.
 select r.id, d.slug, r.at, r.method, r.route, r.shape, r.status, r.scim_type, r.detail, r.profile, r.tolerances, r.events, r.duration_us,
-       r.request_id, r.token, r.mistake, r.times
+       r.request_id, r.token, r.mistake, r.times, exists (select from clients c where c.id = r.token)
 from requests r join directories d on d.id = r.directory
 where ($1::int4[] is null or r.directory = any($1)) and r.id < $2 and ($3::bool is null or (r.status >= 400) = $3)
   and ($4::int2 is null or r.status = $4) order by r.id desc limit $5;
@@ -63,6 +63,12 @@ group by method, route, status having count(*) >= 20 order by 4 desc limit 5;
 -- Age and use of the directory's SCIM tokens.
 select id, name, created_at, expires_at, revoked_at, last_used_at from tokens where role = 'scim' and $1 = any(directories) order by created_at;
 
+-- doctor_clients --
+-- Age and use of the directory's OAuth 2.0 clients.
+select id, name, created_at, revoked_at, last_used_at from clients where directory = $1 order by created_at;
+
 -- token_ever --
--- A token by hash, revoked and expired ones included.
-select id, role, name, directories, types, bodies from tokens where hash = $1;
+-- A token by hash, revoked and expired ones included; also an access token of an OAuth 2.0 client, for a day after its end.
+select id, role, name, directories, types, bodies, null::uuid from tokens where hash = $1
+union all select a.id, 'scim', c.name, array[d.slug], '{*}', true, c.id
+from access_tokens a join clients c on c.id = a.client join directories d on d.id = c.directory where a.hash = $1;

@@ -10,9 +10,11 @@ Columns: the roles of tokens (`stranger`: without a token), then what the token 
     consumer   the named consumer: its name, all its directories and types (otherwise 404)
     replay     the consumer of the named run (otherwise 404)
     token      all that the named token reaches (otherwise 404)
+    client     the directory of the named OAuth 2.0 client (otherwise 404)
 
 What describes the interface (openapi, asyncapi, schemas of events, errors) is open to anybody: it holds the same in every installation, so it
-tells nothing about this one, and who generates a client needs no token for it.
+tells nothing about this one, and who generates a client needs no token for it. At oauth.token the client authenticates itself; neither it
+nor oauth.metadata tells which directories exist.
 
 The command line on the machine itself (`sys`) may do the same as an admin whose token is not narrowed.
 """
@@ -22,7 +24,7 @@ from typing import Final, Literal, get_args
 
 from ledger import tokens
 
-Reach = Literal["-", "all", "within", "directory", "log", "consumer", "replay", "token"]
+Reach = Literal["-", "all", "within", "directory", "log", "consumer", "replay", "token", "client"]
 ROLES: Final = ("stranger", *tokens.ROLES)
 
 _GRID: Final = """
@@ -102,6 +104,14 @@ tokens.list               .        .    .        .        .       yes    within
 tokens.show               .        .    .        .        .       yes    token
 tokens.rotate             .        .    .        .        .       yes    token
 tokens.revoke             .        .    .        .        .       yes    token
+
+clients.create            .        .    .        .        .       yes    directory
+clients.list              .        .    .        .        .       yes    within
+clients.show              .        .    .        .        .       yes    client
+clients.rotate            .        .    .        .        .       yes    client
+clients.revoke            .        .    .        .        .       yes    client
+oauth.token               yes      yes  yes      yes      yes     yes    -
+oauth.metadata            yes      yes  yes      yes      yes     yes    -
 
 audit.population          .        .    .        .        yes     yes    directory
 audit.user                .        .    .        .        yes     yes    directory

@@ -44,7 +44,7 @@ async def issue(
     if scope is not None:
         mask_of(scope.types)  # raises for a type that does not exist
     async with ledger.connection() as conn:
-        issuer = await _issuer(ledger, conn, caller)
+        issuer = await issuer_of(ledger, conn, caller)
         end = issuer.now + timedelta(days=days)
         made = tokens.issue(issuer, ledger.new_id(), role, name, directories, expires_at=end, scope=scope)
         _check_scope(caller, made.token)
@@ -79,7 +79,8 @@ async def _check_directories(ledger: OpenLedger, conn: Connection, role: str, di
             check_open(found)  # no IdP writes to a closed directory
 
 
-async def _issuer(ledger: OpenLedger, conn: Connection, caller: Caller) -> Issuer:
+async def issuer_of(ledger: OpenLedger, conn: Connection, caller: Caller) -> Issuer:
+    """What a new token or client is made with: the key, randomness, the database's time, and who asks."""
     return Issuer(ledger.kek, ledger.entropy, await database_clock(conn), caller.actor)
 
 
@@ -120,7 +121,7 @@ async def rotate(ledger: OpenLedger, caller: Caller, token: TokenRow, overlap_se
     Raises StateError if the token is not active, TokenRefusedError for an overlap out of range.
     """
     async with ledger.connection() as conn:
-        issuer = await _issuer(ledger, conn, caller)
+        issuer = await issuer_of(ledger, conn, caller)
     return await _recorded(ledger, caller, tokens.rotate(issuer, ledger.new_id(), token, overlap_seconds), issuer)
 
 

@@ -15,6 +15,8 @@ import orjson
 from database.connections import connect_owner
 from database.queries import load_queries
 from ledger.bindings import TokenRow, Told, differs
+from ledger.client_bindings import ClientRow, client_differs
+from ledger.clients import find_clients, seals_told
 from ledger.directories import SYSTEM, Directory
 from ledger.sealing import Kek
 from ledger.tokens import find_all, told
@@ -66,7 +68,7 @@ async def _check_positions(conn: Owner) -> list[Finding]:
 
 
 async def verify_tokens(conn: Owner, kek: Kek, directories: Sequence[Directory]) -> list[Finding]:
-    """Compare each row of `tokens` with the log: finds rows without events, widened rights and revived tokens."""
+    """Compare each row of `tokens` and `clients` with the log: finds rows without events, widened rights, revived tokens, other secrets."""
     system = next((directory for directory in directories if directory.slug == SYSTEM), None)
     if system is None:
         return []
@@ -76,9 +78,16 @@ async def verify_tokens(conn: Owner, kek: Kek, directories: Sequence[Directory])
             problem = await _token_problem(conn, kek, system, row)
             if problem is not None:
                 findings.append(Finding(f"token {row.id}", problem))
-        gone = await (await conn.execute(SQL["tokens_gone"], (system.id,))).fetchall()
-    return findings[:FINDINGS_MAX] + [
-        Finding(f"token {token}", "its row is missing: token.issued says that it exists") for (token,) in gone
+        for client in await find_clients(conn):
+            problem = await _client_problem(conn, kek, system, client)
+            if problem is not None:
+                findings.append(Finding(f"client {client.id}", problem))
+        tokens_gone = await (await conn.execute(SQL["tokens_gone"], (system.id,))).fetchall()
+        clients_gone = await (await conn.execute(SQL["clients_gone"], (system.id,))).fetchall()
+    return [
+        *findings[:FINDINGS_MAX],
+        *(Finding(f"token {token}", "its row is missing: token.issued says that it exists") for (token,) in tokens_gone),
+        *(Finding(f"client {client}", "its row is missing: client.created says that it exists") for (client,) in clients_gone),
     ]
 
 
@@ -88,6 +97,14 @@ async def _token_problem(conn: Owner, kek: Kek, system: Directory, row: TokenRow
     except (BodyError, WrapError):
         return "one of its events cannot be opened: this service did not write it"
     return differs(kek, row, said)
+
+
+async def _client_problem(conn: Owner, kek: Kek, system: Directory, row: ClientRow) -> str | None:
+    try:
+        seals = await seals_told(conn, kek, system, row.id)
+    except (BodyError, WrapError):
+        return "one of its events cannot be opened: this service did not write it"
+    return client_differs(kek, row, seals)
 
 
 @asynccontextmanager

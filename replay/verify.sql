@@ -10,6 +10,10 @@ where c.directory = $1 and (e.n is distinct from c.size or e.mask is distinct fr
 -- Tokens with an event token.issued (18) but without a row.
 select distinct e.obj from ledger.events e where e.directory = $1 and e.type = 18 and not exists (select from ledger.tokens t where t.id = e.obj) limit 20;
 
+-- clients_gone --
+-- OAuth 2.0 clients with an event client.created (53) but without a row.
+select distinct e.obj from ledger.events e where e.directory = $1 and e.type = 53 and not exists (select from ledger.clients c where c.id = e.obj) limit 20;
+
 -- position_holes --
 -- Places where positions are not dense.
 select p.position + p.size from (select position, size, lead(position) over (order by position) following from ledger.commits) p

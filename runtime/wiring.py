@@ -28,6 +28,7 @@ from database.releases import SchemaRelation
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
+from ledger.clients import live_access, prune_access, touch_clients
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
 from ledger.ids import DirectoryNumber
@@ -61,6 +62,7 @@ LISTEN_RETRY_S = 1.0
 DIRECTORIES_INTERVAL_S = 1.0
 LOG_LOOK_S = 1.0
 PRUNE_INTERVAL_S = 3_600.0
+ACCESS_PRUNE_INTERVAL_S = 60.0
 GROUPS_MS = 200  # statement timeout for the groups of users, so that deep groups of one directory do not delay others
 _log = structlog.get_logger("runtime")
 
@@ -153,7 +155,7 @@ async def open_services(
     works = (
         probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed), tail.run(),
         _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
-        _prune_idempotent(ledger), services.journal.run(), services.mistakes.run(),
+        _prune_idempotent(ledger), _prune_access(ledger), services.journal.run(), services.mistakes.run(),
     )  # fmt: skip
     background = [asyncio.create_task(work) for work in works]
     try:
@@ -200,7 +202,12 @@ class _SharedReads:
         self.directories: Directories | None = None
 
     async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
-        return await self._twice("tokens", lambda conn: live_tokens(conn, self._kek, hashes))
+        async def read(conn: Connection) -> dict[bytes, Token]:
+            found = await live_tokens(conn, self._kek, hashes)
+            others = [hashed for hashed in hashes if hashed not in found]
+            return {**found, **await live_access(conn, self._kek, others)} if others else found
+
+        return await self._twice("tokens", read)
 
     async def users(self, keys: list[tuple[DirectoryNumber, UUID]]) -> dict[tuple[DirectoryNumber, UUID], Resource | Alone]:
         async def read(conn: Connection) -> dict[tuple[DirectoryNumber, UUID], Resource | Alone]:
@@ -320,6 +327,14 @@ async def _prune_idempotent(ledger: OpenLedger) -> None:
         await asyncio.sleep(PRUNE_INTERVAL_S)
 
 
+async def _prune_access(ledger: OpenLedger) -> None:
+    while True:
+        with contextlib.suppress(psycopg.Error, Unavailable):
+            async with ledger.connection() as conn:
+                await prune_access(conn)
+        await asyncio.sleep(ACCESS_PRUNE_INTERVAL_S)
+
+
 async def _touch_tokens(services: Services) -> None:
     while True:
         await asyncio.sleep(TOUCH_INTERVAL_S)
@@ -334,5 +349,6 @@ async def _touch_used(services: Services) -> None:
     try:
         async with services.ledger.connection() as conn:
             await touch(conn, used)
+            await touch_clients(conn, used)
     except psycopg.Error:
         services.authentication.used |= used

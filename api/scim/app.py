@@ -274,7 +274,7 @@ class ScimApp:
         try:
             return await self._services.directory(call.directory, token)
         except Forbidden:
-            self._note_mistake(call, Mistake.WRONG_SLUG, token.id)
+            self._note_mistake(call, Mistake.WRONG_SLUG, token.owner)
             raise
 
     async def _token(self, call: Call, *, fresh: bool) -> Token:
@@ -350,7 +350,7 @@ def _who(call: Call | None, error: ScimError | None) -> dict[str, str]:
     """Of a refused request what an operator looks for: its directory and token, if they were found, and the scimType."""
     found = {
         "directory": call.found_directory.slug if call is not None and call.found_directory is not None else None,
-        "token": str(call.token.id) if call is not None and call.token is not None else None,
+        "token": str(call.token.owner) if call is not None and call.token is not None else None,
         "scim_type": error.scim_type if error is not None else None,
     }
     return {name: value for name, value in found.items() if value}
@@ -392,7 +392,7 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     return Entry(
         directory.id, services.ledger.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         redacted_filter(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
-        directory.profile.text, tuple(sorted(call.leniency.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
+        directory.profile.text, tuple(sorted(call.leniency.used)), call.events, int(seconds * 1e6), call.request_id, call.token.owner if call.token else None,
     )  # fmt: skip
 
 

@@ -213,7 +213,7 @@ class Write:
         span = self._services.tracer.begin("commit", "internal", self._call.trace)
         submission = Submission(
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
-            self._weight, self._leniency, self._call.effort, trace=span.context,
+            self._weight, self._leniency, self._call.effort, trace=span.context, by_client=self._token.client is not None,
         )  # fmt: skip
         wait = patience.started()
         try:

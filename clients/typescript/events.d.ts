@@ -17,7 +17,7 @@ export interface Envelope {
   /** When the commit was made; never decreasing in a directory. */
   time: string;
   cause: Cause;
-  /** `tok_<id>` of the token that wrote, or `sys`. */
+  /** Who wrote: `tok_<id>` of a token, `cli_<id>` of an OAuth 2.0 client, or `sys`. */
   actor: string;
   /** The `X-Request-Id` of the request. */
   request_id: string;
@@ -372,6 +372,27 @@ export interface DirectorySchemaRegisteredEvent extends Envelope {
   data: SchemaRegisteredData | Withheld | Erased | Unreadable;
 }
 
+/** `client.created`, see docs/events.md. */
+export interface ClientCreatedEvent extends Envelope {
+  type: "client.created";
+  subject: ClientSubject;
+  data: ClientCreatedData | Withheld | Erased | Unreadable;
+}
+
+/** `client.rotated`, see docs/events.md. */
+export interface ClientRotatedEvent extends Envelope {
+  type: "client.rotated";
+  subject: ClientSubject;
+  data: ClientRotatedData | Withheld | Erased | Unreadable;
+}
+
+/** `client.revoked`, see docs/events.md. */
+export interface ClientRevokedEvent extends Envelope {
+  type: "client.revoked";
+  subject: ClientSubject;
+  data: ClientRevokedData | Withheld | Erased | Unreadable;
+}
+
 /** Why an event happened; later releases may add causes. */
 export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "operator";
 
@@ -380,6 +401,55 @@ export interface Change {
   from?: unknown;
   path: string;
   to?: unknown;
+}
+
+/** `auth`: `secret` or `jwt`; `seal`: the HMAC of the client's row. A client of `jwt` has its keys inline or at a URL. */
+export interface ClientCreated {
+  auth: string;
+  directory: string;
+  id: string;
+  jwks?: Record<string, unknown>;
+  jwks_uri?: string;
+  name: string;
+  seal: string;
+}
+
+export interface ClientCreatedData {
+  object: ClientCreated;
+  changes: Array<Change>;
+}
+
+export interface ClientRevoked {
+  directory: string;
+  id: string;
+  name: string;
+  reason?: string;
+}
+
+export interface ClientRevokedData {
+  object: ClientRevoked;
+  changes: Array<Change>;
+}
+
+/** `former_until`: until when the secret before this one works; `seal`: the HMAC of the row with the new secret. */
+export interface ClientRotated {
+  directory: string;
+  /** RFC 3339, UTC. */
+  former_until: string;
+  id: string;
+  name: string;
+  seal: string;
+}
+
+export interface ClientRotatedData {
+  object: ClientRotated;
+  changes: Array<Change>;
+}
+
+/** The resource that the event is about; the group for memberships. */
+export interface ClientSubject {
+  type: "Client";
+  id: string;
 }
 
 /** `clock`: the time of the database; `frozen_at`: the time that writes get until the clock has caught up. */
@@ -913,7 +983,10 @@ export type LedgerEvent =
   | ConsumerForkClosedEvent
   | ReplayFailedEvent
   | DirectoryClockAcceptedEvent
-  | DirectorySchemaRegisteredEvent;
+  | DirectorySchemaRegisteredEvent
+  | ClientCreatedEvent
+  | ClientRotatedEvent
+  | ClientRevokedEvent;
 
 /** The name of an event type. */
 export type EventType = LedgerEvent["type"];

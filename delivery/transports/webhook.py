@@ -1,18 +1,15 @@
 """Webhooks by HTTP (Standard Webhooks, docs/consumers.md): one signed POST, and what the answer means.
 
-Every address is checked when the connection is made, not when the name is looked up, so no answer of a name server leads inside.
+Each connection is guarded (guarded.py).
 """
 
 import io
-import ipaddress
-import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 import anyio.to_thread
@@ -22,6 +19,7 @@ from delivery.backoff import retry_after_s
 from delivery.consumers import Allowed
 from delivery.signing import batch_id, body_of_batch, body_of_one, signature
 from delivery.transport import Accepted, Batch, Gone, Outcome, Retry, Rewind, Target, TooLateError, always
+from delivery.transports.guarded import connecting_to, guarded_connector, word_of
 from ledger.ids import Seq
 from ledger.rendering import rfc3339
 from ledger.trace_context import HEADER, traceparent
@@ -30,7 +28,6 @@ ANSWER_BYTES_MAX: Final = 65_536  # of the receiver's answer that is read at all
 ANSWER_SHOWN: Final = 500  # characters of it that an operator is shown
 CONNECTIONS_MAX: Final = 256
 CONNECTIONS_PER_HOST_MAX: Final = 64
-ADDRESS_REFUSED: Final = "address_refused"
 ON_LOOP_BYTES: Final = (
     256 * 2**10
 )  # of a message that is put together, hashed and written without leaving the event loop: a millisecond
@@ -79,13 +76,6 @@ class Result:
         return retry if self.expected_previous_seq is None else Rewind(Seq(self.expected_previous_seq), retry)
 
 
-class AddressRefusedError(OSError):
-    """The host leads to an address that a webhook may not reach."""
-
-
-_host: ContextVar[str] = ContextVar("host")
-
-
 _may_leave: ContextVar[Callable[[], bool]] = ContextVar("may_leave")
 
 
@@ -102,12 +92,9 @@ class Webhooks:
     """The transport of consumers with mode `webhook`; one for a process, whose connections its consumers share."""
 
     def __init__(self, allowed: Allowed, timeout_s: float, clock: Callable[[], float]) -> None:
-        self._allowed = allowed
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX, socket_factory=self._socket, ttl_dns_cache=30
-            ),
+            connector=guarded_connector(allowed, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX),
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -137,14 +124,14 @@ class Webhooks:
         }
         data = io.BytesIO(message.body) if large else message.body  # a file is sent in pieces
         try:
-            _host.set(urlsplit(url).hostname or "")
+            connecting_to(url)
             _may_leave.set(may_leave)
             async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
                 return self._result(response.status, response.headers, await _answer(response.content))
         except TimeoutError:
             return Result(error="timeout")
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as failed:
-            return Result(error=_word(failed))
+            return Result(error=word_of(failed))
 
     def _result(self, status: int, headers: Mapping[str, str], answer: bytes) -> Result:
         if 200 <= status < 300:
@@ -156,16 +143,6 @@ class Webhooks:
             retry_after_s(headers.get("Retry-After"), datetime.fromtimestamp(self._clock(), UTC)),
             _expected(answer) if status == 409 else None,
         )
-
-    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket for an address that was resolved, unless nobody may go there. Runs at each connection, literal addresses too."""
-        family, kind, protocol, _, address = info
-        found = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        if not self._allowed.reachable(_host.get(""), found):
-            raise AddressRefusedError(ADDRESS_REFUSED)
-        made = socket.socket(family, kind, protocol)
-        made.setblocking(False)
-        return made
 
 
 async def message_of(batch: Batch) -> Message:
@@ -214,26 +191,3 @@ def _expected(answer: bytes) -> int | None:
         return None
     expected = found.get("expected_previous_seq") if isinstance(found, dict) else None  # pyright: ignore[reportUnknownMemberType]
     return expected if type(expected) is int and expected >= 0 else None
-
-
-def _word(failed: Exception) -> str:
-    """One word for what went wrong; the exception's own text may hold addresses and is not kept."""
-    for cause in _causes(failed):
-        if ADDRESS_REFUSED in str(cause):  # several addresses that were all refused come as one error with their texts
-            return ADDRESS_REFUSED
-        if isinstance(cause, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
-            return "tls"
-        if isinstance(cause, (aiohttp.ClientConnectorDNSError, socket.gaierror)):
-            return "name_not_found"
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection_refused"
-    return "connection_broken" if isinstance(failed, (aiohttp.ClientError, OSError)) else "not_sent"
-
-
-def _causes(failed: BaseException) -> list[BaseException]:
-    found: list[BaseException] = [failed]
-    while (following := found[-1].__cause__ or found[-1].__context__) is not None and following not in found:
-        found.append(following)
-    if isinstance(failed, aiohttp.ClientConnectorError):
-        found.append(failed.os_error)
-    return found

@@ -33,6 +33,7 @@ NOUNS: Final[Nouns] = {
     "user": Noun("resources", "The current users of a directory.", "users"),
     "group": Noun("resources", "The current groups of a directory.", "groups"),
     "token": Noun("token", "Bearer tokens."),
+    "client": Noun("oauth_client", "OAuth 2.0 clients of IdPs."),
     "events": Noun("events", "The feed."),
     "consumer": Noun("consumer", "Named readers of the feed."),
     "blocked": Noun("deliveries", "Deliveries that failed.", "blocked"),

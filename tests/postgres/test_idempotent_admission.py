@@ -19,11 +19,12 @@ from api.app import _fastapi, make_app
 from delivery.consumers import Allowed
 from ledger.bindings import sealed
 from ledger.tokens import find
-from operations import consumers, directories, idempotency, replays, tokens
+from operations import clients, consumers, directories, idempotency, replays, tokens
 from operations.caller import Caller
+from operations.clients import Keys
 from operations.consumers import Webhooks
 from operations.idempotency import Answer, key_of
-from operations.permissions import TABLE
+from operations.permissions import TABLE, open_to_strangers
 from operations.replays import Wanted
 from runtime.bootstrap import machine
 from tests.postgres.ledgers import opened
@@ -34,12 +35,13 @@ WITHOUT_FIELDS = {"consumers.pause", "consumers.resume", "consumers.ping", "repl
 BODIES: dict[str, Any] = {
     "tokens.issue": {"role": "auditor", "name": "n", "directories": ["own"]}, "consumers.acknowledge": {"through": "c_"},
     "consumers.seek": {"to": "now", "reason": "r"}, "consumers.rotate_secret": {}, "consumers.close_fork": {"reason": "r"}, "tokens.rotate": {},
+    "clients.create": {"directory": "own", "name": "n"}, "clients.rotate": {},
     "replays.create": {"consumer": "hook", "from": "beginning", "reason": "r"}, "directories.create": {"slug": "new"},
     "directories.close": {"reason": "r", "confirm": "own"}, "schemas.register": {"schema": {}},
     "profiles.try": {"profile": "okta", "directory": "own", "requests": [{"method": "POST", "path": "/Users", "body": {}}]},
     "profiles.validate": {"profile": {}},
 }  # fmt: skip
-REFUSED = {"all": 403, "within": 403, "directory": 403, "consumer": 404, "replay": 404, "token": 404}
+REFUSED = {"all": 403, "within": 403, "directory": 403, "consumer": 404, "replay": 404, "token": 404, "client": 404}
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ async def filled(services: Any, http: httpx.AsyncClient) -> OneOfEverything:
     assert run is not None
     mine = await tokens.issue(ledger, machine(), "admin", "caller", ("*",), None, days=1)
     aim = await tokens.issue(ledger, machine(), "auditor", "aim", ("own",), None, days=1)
+    client = await clients.create(ledger, machine(), "own", "idp", "secret", Keys(), LOOPBACK.allowed)
     named = {
+        "client_id": client.shown["id"],
         "name": "hook",
         "directory": "own",
         "replay_id": str(run.id),
@@ -115,7 +119,7 @@ async def filled(services: Any, http: httpx.AsyncClient) -> OneOfEverything:
     posts = [
         (route.name, route.path.format(**named))
         for route in _fastapi(services).router.routes
-        if isinstance(route, Route) and "POST" in (route.methods or ())
+        if isinstance(route, Route) and "POST" in (route.methods or ()) and not open_to_strangers(route.name)
     ]
     return OneOfEverything(services, http, mine.text, UUID(mine.shown["id"]), posts)
 

@@ -24,7 +24,8 @@ from api.app import _fastapi, make_app
 from api.scim.app import ROUTES, SEARCHES
 from delivery.consumers import Allowed
 from ledger.tokens import Scope
-from operations import consumers, directories, replays, tokens
+from operations import clients, consumers, directories, replays, tokens
+from operations.clients import Keys
 from operations.consumers import Webhooks
 from operations.permissions import ROLES, TABLE
 from operations.replays import Wanted
@@ -104,12 +105,18 @@ class TwoDirectories:
         self.texts: dict[str, str] = {}
         self.token_ids: dict[str, str] = {}
         self.runs: dict[str, str] = {"nowhere": str(uuid4())}
+        self.clients: dict[str, str] = {"nowhere": str(uuid4())}
 
     async def token(self, who: Who) -> tuple[str, str]:
         """A token of this kind; returns its text and its id."""
         scope = Scope(who.types, who.consumers) if (who.types, who.consumers) != (ALL, ALL) else None
         made = await tokens.issue(self.services.ledger, machine(), who.role, who.name, who.directories, scope, days=1)
         return made.text, made.shown["id"]
+
+    async def client(self, slug: str) -> str:
+        """An OAuth 2.0 client of a directory; returns its id."""
+        made = await clients.create(self.services.ledger, machine(), slug, "idp", "secret", Keys(), LOOPBACK.allowed)
+        return made.shown["id"]
 
     async def run(self, name: str) -> str:
         wanted = Wanted("again", "beginning", None, ("group.created",), None, None, 1, "include", "a test")
@@ -136,6 +143,7 @@ async def world(url: str) -> AsyncIterator[TwoDirectories]:
 async def fill(made: TwoDirectories) -> None:
     for slug in ("own", "other"):
         await directories.create(made.services.ledger, machine(), slug, "generic@1")
+        made.clients[slug] = await made.client(slug)
     idp = Who("setup", "scim", ("own",))
     made.texts[idp.name], _ = await made.token(idp)
     user = Cell("scim.write", "POST", "/scim/own/v2/Users", "own", None, body=json.dumps({"schemas": [USER], "userName": "ada"}))
@@ -180,7 +188,7 @@ BODIES: dict[str, Any] = {
     "consumers.rotate_secret": {}, "consumers.close_fork": REASON, "deliveries.act": REASON, "surges.set": {"per_hour": 5}, "surges.release": REASON,
     "schemas.register": {"schema": {}}, "profiles.set": {"profile": "nothing-of-that-name"}, "directories.create": {"slug": "Not a slug"},
     "directories.pause": REASON, "directories.resume": REASON, "directories.accept_clock": REASON, "directories.close": {"reason": "r", "confirm": "not its name"},
-    "tokens.issue": {"role": "none", "name": "n"}, "tokens.rotate": {"overlap_seconds": -1},
+    "tokens.issue": {"role": "none", "name": "n"}, "tokens.rotate": {"overlap_seconds": -1}, "clients.rotate": {"overlap_seconds": -1},
 }  # fmt: skip
 
 
@@ -206,7 +214,9 @@ def of_route(made: TwoDirectories, who: Who, operation: str, method: str, path: 
     rule, role = TABLE[operation], by_role(who, operation)
     body = json.dumps(BODIES[operation]) if operation in BODIES else None
     path = path.replace("{event_id}", "evt_own_1_00000000").replace("{user}", made.user).replace("{group}", made.group)
-    if "{directory}" in path:
+    if operation.startswith(("clients.", "oauth.")):
+        yield from of_clients(made, who, operation, method, path, role, body)
+    elif "{directory}" in path:
         yield from of_directories(who, operation, method, path, role, body)
     elif operation == "consumers.put":
         yield from of_put(who, path, role, body)
@@ -272,6 +282,25 @@ def of_tokens(
     yield Cell(operation, method, path.replace("{token_id}", str(uuid4())), "nowhere", role or 404, body=body)
 
 
+def of_clients(
+    made: TwoDirectories, who: Who, operation: str, method: str, path: str, role: int | None, body: str | None
+) -> Iterator[Cell]:
+    if operation.startswith("oauth."):
+        for slug in DIRECTORIES:  # open to anybody, and alike for all of them
+            yield Cell(operation, method, path.replace("{directory}", slug), slug, role, body=body)
+    elif operation == "clients.create":
+        for slug in DIRECTORIES:
+            hidden = not who.reaches(slug) or slug == "_system"
+            asked = json.dumps({"directory": slug, "name": "n", "auth": "jwt"})  # without keys
+            yield Cell(operation, method, path, slug, role or (403 if hidden else None), body=asked)
+    elif operation == "clients.list":
+        yield from of_lists(who, operation, method, path, role, body)
+    else:
+        for slug, number in made.clients.items():
+            seen = None if who.reaches(slug) else 404
+            yield Cell(operation, method, path.replace("{client_id}", number), slug, role or seen, body=body)
+
+
 def of_put(who: Who, path: str, role: int | None, body: str | None) -> Iterator[Cell]:
     for name, definition in CONSUMERS.items():
         beyond = 403 if who.directories != ALL else None  # a new consumer would cover all directories
@@ -294,7 +323,7 @@ def of_lists(who: Who, operation: str, method: str, path: str, role: int | None,
     if "{name}" in path:
         path = path.replace("{name}", "generic")
     yield Cell(operation, method, path, "-", role or everywhere, body=body)
-    if operation in {"events.list", "requests.list", "tokens.list"}:
+    if operation in {"events.list", "requests.list", "tokens.list", "clients.list"}:
         for slug in DIRECTORIES:
             hidden = not who.reaches(slug) or (slug == "_system" and operation != "events.list")
             yield Cell(operation, method, path, slug, role or (403 if hidden else None), (("directory", slug),))
@@ -331,6 +360,7 @@ HIDING = (
     "There is no consumer of that name",
     "There is no replay of that id",
     "There is no token of that id",
+    "There is no OAuth 2.0 client of that id",
     "not a SCIM token",
 )
 
@@ -357,6 +387,8 @@ async def disposable(made: TwoDirectories, who: Who, cell: Cell) -> Cell:
     if cell.operation == "consumers.delete":
         await made.consumer(name := f"gone-{uuid4().hex[:8]}", cell.target)
         return Cell(cell.operation, cell.method, f"/v1/consumers/{name}", cell.target, 404 if who.consumers != ALL else None)
+    if cell.operation == "clients.revoke":
+        return Cell(cell.operation, cell.method, f"/v1/clients/{await made.client(cell.target)}", cell.target, None)
     if cell.operation == "tokens.revoke":
         other = next(other for other in WHO if other.name == cell.target)
         _, number = await made.token(other)

@@ -416,6 +416,30 @@ class DirectorySchemaRegisteredEvent(Envelope):
     data: SchemaRegisteredData | Withheld | Erased | Unreadable
 
 
+class ClientCreatedEvent(Envelope):
+    """`client.created`, see docs/events.md."""
+
+    type: Literal["client.created"]
+    subject: ClientSubject
+    data: ClientCreatedData | Withheld | Erased | Unreadable
+
+
+class ClientRotatedEvent(Envelope):
+    """`client.rotated`, see docs/events.md."""
+
+    type: Literal["client.rotated"]
+    subject: ClientSubject
+    data: ClientRotatedData | Withheld | Erased | Unreadable
+
+
+class ClientRevokedEvent(Envelope):
+    """`client.revoked`, see docs/events.md."""
+
+    type: Literal["client.revoked"]
+    subject: ClientSubject
+    data: ClientRevokedData | Withheld | Erased | Unreadable
+
+
 # Why an event happened; later releases may add causes.
 Cause: TypeAlias = Literal[
     "idp", "user_deactivated", "user_reactivated", "user_deleted", "group_deleted", "directory_closed", "operator"
@@ -423,6 +447,57 @@ Cause: TypeAlias = Literal[
 
 # One path that changed, with its value before (absent: there was none) and after (absent: there is none).
 Change = TypedDict("Change", {"from": NotRequired[Any], "path": str, "to": NotRequired[Any]})
+
+
+class ClientCreated(TypedDict):
+    """`auth`: `secret` or `jwt`; `seal`: the HMAC of the client's row. A client of `jwt` has its keys inline or at a URL."""
+
+    auth: str
+    directory: str
+    id: str
+    jwks: NotRequired[dict[str, Any]]
+    jwks_uri: NotRequired[str]
+    name: str
+    seal: str
+
+
+class ClientCreatedData(TypedDict):
+    object: ClientCreated
+    changes: list[Change]
+
+
+class ClientRevoked(TypedDict):
+    directory: str
+    id: str
+    name: str
+    reason: NotRequired[str]
+
+
+class ClientRevokedData(TypedDict):
+    object: ClientRevoked
+    changes: list[Change]
+
+
+class ClientRotated(TypedDict):
+    """`former_until`: until when the secret before this one works; `seal`: the HMAC of the row with the new secret."""
+
+    directory: str
+    former_until: str
+    id: str
+    name: str
+    seal: str
+
+
+class ClientRotatedData(TypedDict):
+    object: ClientRotated
+    changes: list[Change]
+
+
+class ClientSubject(TypedDict):
+    """The resource that the event is about; the group for memberships."""
+
+    type: Literal["Client"]
+    id: str
 
 
 class ClockAccepted(TypedDict):
@@ -981,4 +1056,7 @@ Event: TypeAlias = (
     | ReplayFailedEvent
     | DirectoryClockAcceptedEvent
     | DirectorySchemaRegisteredEvent
+    | ClientCreatedEvent
+    | ClientRotatedEvent
+    | ClientRevokedEvent
 )

@@ -110,7 +110,7 @@ def test_a_directory_with_a_surge_or_a_pause_is_reported_and_a_closed_one_is_not
     surge = {"revocations_last_hour": lost, "per_hour": 100, "action": action}
     report = {
         "directory": "acme", "clock": "running", "state": state, "surge": surge, "retry_storms": [], "operations": [], "hours": 24, "since": None,
-        "last_request": NOW, "spikes": [], "mistakes": [], "cycle_minutes": None, "quality": SOUND, "tokens": [token],
+        "last_request": NOW, "spikes": [], "mistakes": [], "cycle_minutes": None, "quality": SOUND, "tokens": [token], "clients": [],
     }  # fmt: skip
     said = advice(report, NOW)
     ended = state in {CLOSED, DELETED}
@@ -125,7 +125,7 @@ def _report(**more: Any) -> Any:
     return {
         "directory": "acme", "clock": "exact", "state": ACTIVE, "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
         "retry_storms": [], "operations": [], "hours": 24, "since": None, "last_request": NOW, "last_change": None, "spikes": [],
-        "tokens": [token], "mistakes": [], "cycle_minutes": None, "quality": SOUND, **more,
+        "tokens": [token], "clients": [], "mistakes": [], "cycle_minutes": None, "quality": SOUND, **more,
     }  # fmt: skip
 
 

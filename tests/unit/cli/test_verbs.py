@@ -20,6 +20,8 @@ WITHOUT_A_VERB = {
     ("GET", "/asyncapi.json"): "for programs that generate readers of events",
     ("GET", "/v1/schemas/events"): "for programs that check events, or generate types from them",
     ("GET", "/v1/schemas/events/{event_type}"): "the same for one event type",
+    ("POST", "/oauth/{directory}/token"): "for OAuth 2.0 clients, which authenticate themselves",
+    ("GET", "/.well-known/oauth-authorization-server/oauth/{directory}"): "for OAuth 2.0 clients, before they authenticate",
     ("GET", "/v1/events/stream"): "the events of `events tail` for programs that hold a connection open",
 }
 

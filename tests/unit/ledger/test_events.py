@@ -26,8 +26,8 @@ def test_each_list_of_types_in_sql_equals_the_types_with_a_fact() -> None:
 
 
 def test_each_single_type_in_sql_is_the_intended_one() -> None:
-    """These are the acceptance of a directory's clock, and the events of tokens."""
-    assert SINGLE == {e.DIRECTORY_CLOCK_ACCEPTED.number, e.TOKEN_ISSUED.number}
+    """These are the acceptance of a directory's clock, and the events of tokens and clients."""
+    assert SINGLE == {e.DIRECTORY_CLOCK_ACCEPTED.number, e.TOKEN_ISSUED.number, e.CLIENT_CREATED.number, e.CLIENT_ROTATED.number}
 
 
 def test_each_mask_of_types_in_sql_equals_the_types_with_a_fact() -> None:

@@ -16,7 +16,21 @@ import pytest
 from ledger.build import Built, Decided, build
 from ledger.clocks import DirectoryTail
 from ledger.directories import Directory
-from ledger.events import CONSUMER, DIRECTORY, EVENT_TYPES, GROUP, OPERATOR, REPLAY, SURGE, TOKEN, USER, Body, Draft, EventType
+from ledger.events import (
+    CLIENT,
+    CONSUMER,
+    DIRECTORY,
+    EVENT_TYPES,
+    GROUP,
+    OPERATOR,
+    REPLAY,
+    SURGE,
+    TOKEN,
+    USER,
+    Body,
+    Draft,
+    EventType,
+)
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from ledger.state import BatchState
 from proofs.leaf import check_leaf, leaf_hash
@@ -34,11 +48,12 @@ OWNERS = {
     "group": GROUP,
     "directory": DIRECTORY,
     "token": TOKEN,
+    "client": CLIENT,
     "consumer": CONSUMER,
     "delivery": CONSUMER,
     "replay": REPLAY,
 }
-RELEASES = (0, 21, 41, 44, 48, len(EVENT_TYPES))  # the number of types before each release: where its types begin
+RELEASES = (0, 21, 41, 44, 48, 49, len(EVENT_TYPES))  # the number of types before each release: where its types begin
 DOCUMENT = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "Zoë", "id": str(OBJ), "active": True}
 
 
