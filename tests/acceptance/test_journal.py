@@ -319,6 +319,7 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
         "directory": "acme",
         "clock": None,
         "state": "active",
+        "state_since": None,
         "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
         "retry_storms": [],
         "operations": [],
