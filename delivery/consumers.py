@@ -140,7 +140,9 @@ def check_definition(asked: Definition, known: Sequence[str], allowed: "Allowed"
     if asked.mode == "webhook":
         _check_url(asked.url, allowed)
     elif asked.url is not None:
-        raise ConsumerRefusedError('A consumer that pulls has no `url`. Leave it out, or say "mode": "webhook".')
+        raise ConsumerRefusedError(
+            "A consumer that pulls has no `url`. Leave it out, or make a new consumer with `mode` webhook."
+        )
 
 
 def _check_url(url: str | None, allowed: "Allowed") -> None:

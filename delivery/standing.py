@@ -14,8 +14,14 @@ APPLICATION, NO_PROCESS = "application", "no_process"
 LIMITS: Final = (*NAMES.values(), APPLICATION, NO_PROCESS)  # every word of `limited_by`
 LimitName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(LIMITS)})]
 LAGGING_S: Final = 5.0  # a consumer that is behind for longer shows what limits it
-_SLOW: Final = "The application acknowledges more slowly than events come. What helps: larger pages, or work on several events of a page at once."
-_NOBODY: Final = "No process delivers for it yet. What helps: wait a minute after a start or a new consumer; then LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
+_SLOW: Final = (
+    "The application acknowledges more slowly than events come, or not at all. Does it run, and does it acknowledge what it has done "
+    "(POST …/ack)? What helps: start it; if it runs, larger pages, or work on several events of a page at once."
+)
+_NOBODY: Final = (
+    "No process delivers for it. What helps: wait a minute after a start or a new consumer; then LEDGER_DELIVERY_WORKERS above 0 on one of the "
+    "machines; where it is, the log of the service says what stops its delivery processes (`worker_look_failed`, `worker_away`, `worker_died`)."
+)
 
 
 def shown_state(asked: str, *, blocked: int, retrying: int) -> str:

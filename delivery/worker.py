@@ -35,6 +35,9 @@ SQL: Final = load_queries(__file__)
 LOOK_S: Final = 1.0
 LEASE_MARGIN_S: Final = 5.0  # of a lease beyond the timeout of a request
 ALIVE_S: Final = 5.0  # a process that was not seen for so long has no share
+FAILED_MAX: Final = (
+    30  # failed looks in a row, after which the process ends and is replaced: a fresh one may go on where this one cannot
+)
 WATCH_S: Final = 5.0
 QUIET_S: Final = 3_600  # between two alarms about one directory
 THIN_S: Final = 60.0
@@ -79,17 +82,22 @@ class Worker:
         return self.timeout_s + LEASE_MARGIN_S
 
     async def run(self) -> None:
-        """Serve until stop(); then finish what is under way, record it and give the leases back."""
+        """Serve until stop(); then finish what is under way, record it and give the leases back. Raises what every look fails with."""
         background = [asyncio.create_task(self._announce()), asyncio.create_task(self._watch())]
         try:
+            failed = 0
             while not self._stopping:
                 self.changes.clear()
                 try:
                     await self._look()
+                    failed = 0
                 except LOST:
                     _log.warning("worker_away")
                 except Exception:  # one consumer that cannot be served must not end the others
                     _log.exception("worker_look_failed")
+                    failed += 1
+                    if failed == FAILED_MAX:
+                        raise
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await self.changes.wait()

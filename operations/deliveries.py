@@ -23,8 +23,8 @@ from scim.errors import InvalidValue
 
 Verb = Literal["retry", "park", "skip"]
 SUPERSEDED: Final = (
-    'A later event took back what this one grants, so sending it now would give access again. Skip it, or say "superseded": "include" '
-    "and why in `reason`."
+    'A later event took back what this one grants, so sending it now would give access again. Skip it, or set `superseded` to "include" '
+    "and say why in `reason`."
 )
 
 

@@ -493,7 +493,7 @@ def _errors(report: State) -> list[str]:
     total, errors, limited = (sum(o[name] for o in report["operations"]) for name in ("requests", "errors", "too_many_requests"))
     if total and errors / total > ERROR_SHARE:
         span = f"since {report['since']:%Y-%m-%d %H:%M} UTC" if report["since"] else f"in the last {report['hours']} hours"
-        found.append(f"{errors} of {total} requests were refused {span}; the reasons are below.")
+        found.append(f"{errors} of {total} requests were refused {span}; the health report of the directory has the reasons.")
     if limited:
         found.append(f"{limited} requests were answered 429: the IdP sends faster than this directory's queue accepts.")
     return found

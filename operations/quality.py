@@ -148,12 +148,12 @@ def _twins(quality: Quality) -> list[str]:
     if groups["values"]:
         found.append(
             f"{groups['resources']} groups share a displayName with another one, for example when a creation was repeated after a lost answer: "
-            "who is taken out of one stays in its twin. Find out which ones the IdP manages, and delete the others; the report has some ids."
+            "who is taken out of one stays in its twin. Find out which ones the IdP manages, and delete the others; the health report of the directory has some ids."
         )
     if users["values"]:
         found.append(
             f"{users['resources']} users share an externalId with another one: is a person here twice, who leaves only once? Map externalId to an "
-            "id of the IdP that is never given again, and delete the users that it no longer manages; the report has some ids."
+            "id of the IdP that is never given again, and delete the users that it no longer manages; the health report of the directory has some ids."
         )
     return found
 

@@ -1,7 +1,8 @@
 """`scim-ledger audit …`: who had access, as of a time or a place in the log."""
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,6 +12,7 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, as_text, print_record, print_rows
 
 app = new_group("Who had access, as of a time (2026-10-01T00:00:00Z) or a place in the log (seq:N, seq:head).")
+_SNAKE: Final = re.compile(r"([A-Z])")
 AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:N or seq:head.")]
 
 
@@ -105,7 +107,13 @@ def _show_pages(pages: Iterator[dict[str, Any]], as_json: bool) -> None:
         if number == 0:
             print(_heading(page))
         if page["data"]:
-            print_rows(page["data"])
+            print_rows(page["data"], _columns(page["data"]))
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    """Each field once: a row has its names in both spellings, because earlier releases had only that of SCIM."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name.islower() or _SNAKE.sub(r"_\1", name).lower() not in names]
 
 
 def _heading(answer: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from runtime.cli.completing import ConsumerName, directory_slugs
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.files import reserve_private
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, print_list, print_record, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, cell, print_list, print_record, print_rows, say
 from runtime.cli.wording import in_commands
 from runtime.exits import FINDING, USAGE, CommandError
 
@@ -23,8 +23,6 @@ CONSUMER_COLUMNS: Final = (
     "mode",
     "state",
     "position",
-    "acked_events",
-    "head_position",
     "lag_events",
     "lag_seconds",
     "blocked",
@@ -52,6 +50,9 @@ def create(
     url: Annotated[str | None, typer.Option(help="Push to this URL. Without it the consumer pulls.")] = None,
     ordering: Annotated[str, typer.Option(help="subject or directory.")] = "subject",
     batch_max: Annotated[int, typer.Option(min=1, max=100, help="Events in one request.")] = 1,
+    retry_schedule: Annotated[
+        str | None, typer.Option(help="Comma-separated seconds before each attempt of a webhook, such as 0,5,30.")
+    ] = None,
     secret_file: Annotated[
         Path | None, typer.Option(help="Write the signing secret here (mode 0600) instead of showing it.")
     ] = None,
@@ -63,7 +64,7 @@ def create(
     """
     body = {
         "directories": directory or ["*"], "types": types.split(","), "start": start, "mode": "webhook" if url else "pull",
-        "ordering": ordering, "batch_max": batch_max, "url": url,
+        "ordering": ordering, "batch_max": batch_max, "url": url, "retry_schedule": _schedule(retry_schedule),
     }  # fmt: skip
     made = _kept(secret_file, lambda: ask("consumer create", body=body, condition="If-None-Match", name=name))
     shown = f"\nIts signing secret, shown once: {made['secret']}" if "secret" in made else ""
@@ -81,6 +82,9 @@ def update(
     url: Annotated[str | None, typer.Option(help="Push to this URL from now on.")] = None,
     ordering: Annotated[str | None, typer.Option(help="subject or directory.")] = None,
     batch_max: Annotated[int | None, typer.Option(min=1, max=100, help="Events in one request.")] = None,
+    retry_schedule: Annotated[
+        str | None, typer.Option(help="Comma-separated seconds before each attempt of a webhook, such as 0,5,30.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a consumer: only what is named; everything else stays as it is. Exit 4 if there is none of that name.
@@ -89,12 +93,25 @@ def update(
     """
     body = {
         "directories": directory or None, "types": types.split(",") if types is not None else None, "ordering": ordering,
-        "batch_max": batch_max, "url": url,
+        "batch_max": batch_max, "url": url, "retry_schedule": _schedule(retry_schedule),
     }  # fmt: skip
     if all(value is None for value in body.values()):
-        raise CommandError("Name what is to change: --directory, --types, --url, --ordering or --batch-max.", USAGE)
+        raise CommandError(
+            "Name what is to change: --directory, --types, --url, --ordering, --batch-max or --retry-schedule.", USAGE
+        )
     made = ask("consumer update", body=body, condition="If-Match", name=name)
-    say(as_json, made, _standing(made))
+    changed = [f"\n{field}: {cell(made[field])}" for field, value in body.items() if value is not None]
+    say(as_json, made, _standing(made) + "".join(changed))
+
+
+def _schedule(text: str | None) -> list[int] | None:
+    """The seconds of a retry schedule. Raises CommandError."""
+    if text is None:
+        return None
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise CommandError("--retry-schedule takes seconds with commas between them, such as 0,5,30.", USAGE) from None
 
 
 def _standing(made: Mapping[str, Any]) -> str:
@@ -200,7 +217,7 @@ def seek(
     name: ConsumerName,
     to: Annotated[str, typer.Argument(help="beginning, now, seq:N, an instant, an event id, a position.")],
     *,
-    reason: Reason,
+    reason: Annotated[str | None, typer.Option(help="Why; it is put on record. Needed but with --dry-run.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would mean.")] = False,
     yes: Yes = False,
     key: Key = None,
@@ -210,7 +227,9 @@ def seek(
 
     Example: scim-ledger consumer seek door seq:97 --reason outage
     """
-    body = {"to": to, "reason": reason}
+    if reason is None and not dry_run:
+        raise CommandError("Say why with --reason: it is put on record. Or see first what it would mean, with --dry-run.", USAGE)
+    body = {"to": to, "reason": reason or "dry run"}
     with service() as asked:
         if not (dry_run or yes):
             _confirm_seek(name, asked.ask("consumer seek", body={**body, "dry_run": True}, name=name))

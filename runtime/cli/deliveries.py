@@ -13,7 +13,18 @@ from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_list, sa
 blocked = new_group("Deliveries that failed: blocked ones, and those that are tried again.")
 parked = new_group("Parked deliveries.")
 Limit = Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")]
-STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", "next_attempt_at", "reason")
+STUCK: Final = (
+    "event_id",
+    "type",
+    "subject",
+    "state",
+    "attempts",
+    "last_error",
+    "since",
+    "last_answer",
+    "next_attempt_at",
+    "reason",
+)
 
 
 @blocked.command("list")

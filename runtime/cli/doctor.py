@@ -11,6 +11,14 @@ from runtime.exits import FINDING, UNREACHABLE, CommandError
 
 app = new_group("What needs attention.")
 Row = dict[str, Any]
+# What to do about a delivery that failed before the receiver saw it, by `last_error`.
+NOT_ANSWERED: Final[Mapping[str, str]] = {
+    "address_refused": "This service refuses the address of its URL, because it is private or loopback: name its network or host in LEDGER_WEBHOOK_ALLOW.",
+    "name_not_found": "The host name in its URL has no address.",
+    "connection_refused": "Nothing listens at its URL.",
+    "tls": "The certificate at its URL is not valid for the host, or its authority is not trusted (SSL_CERT_FILE).",
+    "redirect": "The receiver answers with a redirect, which is not followed: scim-ledger consumer update {name} --url",
+}
 LIVING: Final = {"active", "paused"}  # a closed directory needs no attention
 
 # What to do about a consumer in each state; None if it continues by itself.
@@ -34,12 +42,12 @@ EXCEPTIONS: Final[Mapping[str, str | None]] = {
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Show what needs attention: the service, its directories, its consumers. Exit 1 if there is anything.
+    """Show what needs attention: the service, its consumers, its directories. Exit 1 if there is anything.
 
     Example: scim-ledger doctor
     """
     with service() as found:
-        rows = [*_service(found), *_directories(found), *_consumers(found)]
+        rows = [*_service(found), *_consumers(found), *_directories(found)]
     if rows or as_json:
         print_list(as_json, list_of(rows))
     else:
@@ -68,8 +76,13 @@ def _directories(found: Service) -> list[dict[str, str]]:
         _row("directory", row["slug"], line)
         for row in every
         if row["state"] in LIVING
-        for line in found.ask("directory doctor", directory=row["slug"])["advice"]
+        for line in _with_source(row["slug"], found.ask("directory doctor", directory=row["slug"])["advice"])
     ]
+
+
+def _with_source(slug: str, advice: list[str]) -> list[str]:
+    """The advice, and last where its figures and ids are."""
+    return [*advice, f"Figures and ids: scim-ledger directory doctor {slug}"] if advice else []
 
 
 def _consumers(found: Service) -> list[dict[str, str]]:
@@ -98,8 +111,11 @@ def _stopped(row: Row) -> list[str]:
 
 
 def _last_answer(row: Row) -> str:
-    stuck = row["blocked_on"]
-    return f" (the last answer to the oldest: {stuck['last_error']})" if stuck and stuck["last_error"] else ""
+    error = (row["blocked_on"] or {}).get("last_error")
+    if not error:
+        return ""
+    why = NOT_ANSWERED.get(error, "").format(**row)
+    return f" (the last answer to the oldest: {error}{'. ' if why else ''}{why.rstrip('.')})"
 
 
 def _limited(row: Row) -> list[str]:

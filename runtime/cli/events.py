@@ -19,7 +19,7 @@ Slug = Annotated[
 EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
 Expand = Annotated[str | None, typer.Option(help="Names in membership events: member, group, or member,group.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
-EVENT_COLUMNS: Final = ("time", "type", "id", "subject")
+EVENT_COLUMNS: Final = ("time", "type", "id", "subject", "who")
 WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
 
 
@@ -80,7 +80,20 @@ def _pages(found: Service, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _line(event: dict[str, Any]) -> dict[str, Any]:
-    return {name: event[name] for name in EVENT_COLUMNS[:-1]} | {"subject": list(event["subject"].values())}
+    shown = {"time": event["time"], "type": event["type"], "id": event["id"], "subject": list(event["subject"].values())}
+    return shown | {"who": _who(event["data"])}
+
+
+def _who(data: dict[str, Any]) -> str:
+    """The name in an event: of its user or group, or of the member and the group of a membership (with `expand`; else the member's id)."""
+    if "member" in data:
+        return " in ".join(filter(None, (_name(data["member"]) or data["member"]["id"], _name(data["group"]))))
+    shown = data.get("object")
+    return _name(shown) if isinstance(shown, dict) else ""  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _name(thing: dict[str, Any]) -> str:
+    return next((thing[key] for key in ("user_name", "display_name", "userName", "displayName") if thing.get(key)), "")
 
 
 def _print(events: Iterable[dict[str, Any]], as_json: bool) -> None:

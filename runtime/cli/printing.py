@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
 import typer
@@ -58,8 +58,17 @@ def print_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = 
 
 
 def print_record(document: Mapping[str, Any]) -> None:
-    """Print one document, a field a line."""
-    _print_records(tuple(document), [[cell(value) for value in document.values()]])
+    """Print one document, a field a line; the fields of an object in it are named after it."""
+    fields = dict(_flat("", document))
+    _print_records(tuple(fields), [[cell(value) for value in fields.values()]])
+
+
+def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(f"{prefix}{name}.", value)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            yield prefix + name, value
 
 
 def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -18,7 +18,7 @@ app = new_group("Rebuild or check the read models; send deliveries again.")
 INTERRUPTED: Final = 130
 WATCH_S: Final = 0.5
 RUNS_LISTED_MAX: Final = 1_000
-RUN_COLUMNS: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
+RUN_COLUMNS: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "created_at", "reason")
 From = Annotated[str, typer.Option("--from", help="The first: a position, seq:N, an instant such as 2026-11-24T09:10:00Z.")]
 To = Annotated[str | None, typer.Option("--to", help="The last, or the instant before which to stop. Default: now.")]
 Types = Annotated[str, typer.Option(help="Comma-separated event types. Default: all that the consumer reads.")]

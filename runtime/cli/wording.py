@@ -9,6 +9,9 @@ from runtime.cli.verbs import PART_OF_ANOTHER, VERBS
 _ROUTE: Final = re.compile(r"\b(GET|POST|PUT|DELETE) ((?:/v1|…)/[\w{}/…-]*[\w}])")
 _PLACE: Final = re.compile(r"\{\w+\}|…")
 _FIELD: Final = re.compile(r"`(\w+)`")
+_SPELT: Final = {
+    'set `superseded` to "include"': "add `--include-superseded`"
+}  # where the option has another form than the field
 
 
 def in_commands(text: str, options: Collection[str]) -> str:
@@ -24,6 +27,8 @@ def in_commands(text: str, options: Collection[str]) -> str:
     def option(field: re.Match[str]) -> str:
         return f"`{next((name for name in _as_options(field[1]) if name in options), field[1])}`"
 
+    for field, spelt in _SPELT.items():
+        text = text.replace(field, spelt)
     return _FIELD.sub(option, _ROUTE.sub(command, text))
 
 

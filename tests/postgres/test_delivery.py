@@ -33,11 +33,12 @@ from delivery.runs import Range
 from delivery.scheduler import Open
 from delivery.signing import new_secret
 from delivery.surge_policy import Limit
-from delivery.worker import Worker
+from delivery.worker import FAILED_MAX, Worker
 from ledger.commands import DeleteGroup
 from ledger.tail import Tail
 from replay.redeliver import moved, plan, run_of
-from tests.postgres.deliveries import WAIT_S, Scene, edge_of, in_order, must_follow, scene, subject_of
+from runtime.deliver import open_worker, transports_of
+from tests.postgres.deliveries import LOOPBACK, WAIT_S, Scene, edge_of, in_order, must_follow, scene, subject_of
 from tests.postgres.ledgers import id_of
 
 OFF = {"op": "replace", "path": "active", "value": False}
@@ -1573,5 +1574,28 @@ def test_the_first_acknowledgement_of_each_revocation_is_kept(app_url: str, mode
                 assert not kept or kept == rows
                 kept = rows
                 await s.act(acts.sought(await s.consumer(), 0, "all over", kek=s.kek, random=os.urandom))
+
+    run(body())
+
+
+def test_a_delivery_process_that_cannot_look_after_its_consumers_ends_so_that_it_is_replaced(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One failed look ends nothing; after FAILED_MAX in a row nobody would be delivered to, for ever."""
+    looks, good = 0, 5
+
+    async def look(self: Worker) -> None:
+        nonlocal looks
+        looks += 1
+        self.changes.set()  # the next look at once
+        if looks != good:
+            raise ArithmeticError("underflow")
+
+    async def body() -> None:
+        async with scene(app_url) as s, open_worker(s.url, s.kek, transports_of(LOOPBACK, 3.0), 3.0) as worker:
+            monkeypatch.setattr(Worker, "_look", look)
+            with pytest.raises(ArithmeticError):
+                await worker.run()
+        assert looks == good + FAILED_MAX
 
     run(body())

@@ -106,7 +106,16 @@ def _network() -> Generator[None]:
     try:
         yield
     except httpx.TransportError as broken:
-        raise UnreachableError(f"The ledger did not answer: {type(broken).__name__}.") from broken
+        raise UnreachableError(_unanswered(broken)) from broken
+
+
+def _unanswered(broken: httpx.TransportError) -> str:
+    """Who did not answer, and why: host and port, never path and query, which have names in them."""
+    try:
+        where = f" at {broken.request.url.netloc.decode()}"
+    except RuntimeError:  # the error came before there was a request
+        where = ""
+    return f"The ledger{where} did not answer: {str(broken) or type(broken).__name__}."
 
 
 def _lines_of(answer: httpx.Response) -> Iterator[str]:

@@ -55,6 +55,13 @@ def test_deliveries_that_wait_for_an_operator_are_reported_in_every_state(kind: 
     assert any(line.startswith("7 ") and "scim-ledger" in line for line in said) == (kind in {"blocked", "held", "parked"})
 
 
+def test_what_this_service_refuses_is_not_put_down_to_the_receiver() -> None:
+    stuck = {"last_error": "address_refused", "attempts": 3}
+    (said,) = of_consumer(status(state="blocked", blocked=1, blocked_on=stuck))
+    assert "This service refuses the address of its URL" in said
+    assert "LEDGER_WEBHOOK_ALLOW" in said
+
+
 @pytest.mark.parametrize("what", LIMITS)
 def test_every_limit_of_a_consumer_that_is_behind_is_reported(what: str) -> None:
     """This includes a receiver that is down: earlier, `failures` was left out."""

@@ -40,6 +40,13 @@ def test_a_document_has_a_field_a_line(capsys: pytest.CaptureFixture[str]) -> No
     ]  # fmt: skip
 
 
+def test_the_fields_of_an_object_in_a_document_have_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    print_record({"name": "door", "blocked_on": {"subject": {"type": "User", "id": "u"}, "attempts": 3}, "forked": {}})
+    assert capsys.readouterr().out.splitlines() == [
+        "name                     door", "blocked_on.subject.type  User", "blocked_on.subject.id    u", "blocked_on.attempts      3", "forked",
+    ]  # fmt: skip
+
+
 @given(VALUES)
 def test_a_value_is_on_one_line_and_not_in_the_notation_of_python(value: object) -> None:
     shown = cell(value)

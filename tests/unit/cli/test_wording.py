@@ -21,6 +21,7 @@ from runtime.cli.wording import in_commands
         ("`types` names an event type", "`--types` names an event type"),
         ("did you mean `user.created`?", "did you mean `user.created`?"),
         ("`role` is not one of scim, consumer.", "`role` is not one of scim, consumer."),
+        ('Skip it, or set `superseded` to "include".', "Skip it, or add `--include-superseded`."),
         ("`dry_run` is not true or false.", "`--dry-run` is not true or false."),
     ],
 )
@@ -40,4 +41,4 @@ def test_the_status_of_a_consumer_names_commands(monkeypatch: pytest.MonkeyPatch
     limit = {"what": "failures", "answer_ms": 1.7, "events_per_second": 0.0, "advice": "See GET …/blocked."}
     monkeypatch.setattr("runtime.cli.consumer.ask", lambda _verb, **_named: {"name": "app", "limited_by": limit})
     consumer.show("app")
-    assert "advice=See `scim-ledger blocked list`." in capsys.readouterr().out
+    assert "limited_by.advice             See `scim-ledger blocked list`." in capsys.readouterr().out
