@@ -418,10 +418,8 @@ def _paused(report: State) -> list[str]:
     if report["state"] != PAUSED:
         return []
     since = f" since {report['state_since']:%Y-%m-%d %H:%M} UTC" if report["state_since"] else ""
-    return [
-        f"It is paused{since}: changes of its IdP are answered 503, to be sent again later; reads go on. "
-        f"scim-ledger directory resume {report['directory']} --reason …"
-    ]
+    says = f"It is paused{since}: changes of its IdP are answered 503, to be sent again later; reads go on."
+    return [f"{says} scim-ledger directory resume {report['directory']} --reason …"]
 
 
 def _mistakes(report: State, now: datetime) -> list[str]:
