@@ -302,6 +302,14 @@ def _refused(kek: Kek, row: tuple[Any, ...]) -> Refusal:
     return {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last, "fix": fix}
 
 
+def _token_age(row: tuple[Any, ...]) -> TokenAge:
+    number, name, created_at, expires_at, revoked_at, used, successor = row
+    return {
+        "id": str(number), "name": name, "created_at": created_at, "expires_at": expires_at, "revoked_at": revoked_at,
+        "last_used_at": used, "superseded_by": None if successor is None else str(successor),
+    }  # fmt: skip
+
+
 async def directory_health(conn: Connection, kek: Kek, directory: Directory, hours: int) -> Report:
     """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
     looked = await (await conn.execute(SQL["doctor_looked"], (directory.id, hours, LOOKED_MAX))).fetchone()
@@ -350,18 +358,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         ],
         "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
         "mistakes": [_mistake(row) for row in mistakes],
-        "tokens": [
-            {
-                "id": str(number),
-                "name": name,
-                "created_at": made,
-                "expires_at": ends,
-                "revoked_at": ended,
-                "last_used_at": used,
-                "superseded_by": None if successor is None else str(successor),
-            }
-            for number, name, made, ends, ended, used, successor in tokens
-        ],
+        "tokens": list(map(_token_age, tokens)),
     }
 
 

@@ -7,7 +7,7 @@ from runtime.cli.printing import GAP, cell, print_rows, print_text
 
 OPERATIONS_SHOWN: Final = 6  # the others are in --json
 REASONS_SHOWN: Final = 3
-STATES: Final = {
+ENDED: Final = {
     "closed": "Closed since {since}: all access through it has ended, and each request of its IdP is refused (403). It is never opened again.",
     "deleted": "Closed since {since}, and cleaned up: each request of its IdP is refused (403). It is never opened again.",
 }  # a pause is told by the advice
@@ -16,7 +16,7 @@ STATES: Final = {
 def print_health(report: dict[str, Any]) -> None:
     """Print a report of `directory doctor`. Mistakes in URLs and tokens are in the advice, unless somebody has mended them."""
     last, changed = (cell(report[name]) for name in ("last_request", "last_change"))
-    state = STATES.get(report["state"])
+    state = ENDED.get(report["state"])
     if state is not None:
         print_text(f"{report['directory']}: {state.format(since=cell(report['state_since']))}")
     print(f"{report['directory']} ({report['profile']}): " + (f"last request {last}" if last else "no request yet"))
