@@ -141,7 +141,10 @@ def test_mistakes_in_url_and_token_are_explained_where_they_were_meant(make_serv
         assert entries["no_v2", None, 404]["detail"] == "Requests came to a URL without /v2 after the directory."
     shown = service.cli("directory", "doctor", "acme")
     assert shown.returncode == 1
-    assert "Requests came without a token." in shown.stdout
+    assert shown.stdout.count("Requests came without a token.") == 1
+    listed = service.cli("requests", "list", "--directory", "acme").stdout
+    assert "mistake: no bearer" in listed
+    assert "GET" not in listed, "a mistake has no path"
 
 
 def test_the_doctor_sees_what_the_mapping_of_the_idp_does_wrong(make_service: Callable[..., Service]) -> None:
@@ -274,6 +277,17 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert "fill it in the IdP" in report["refusals"][0]["fix"]
     assert (report["spikes"], report["test_objects"]) == ([], 0)
     assert service.cli("directory", "doctor", "nowhere").returncode == 4
+    service.cli("directory", "pause", "acme", "--reason", "test")
+    paused = service.cli("directory", "doctor", "acme")
+    assert "! It is paused since 20" in paused.stdout.splitlines()[2]
+    service.cli("directory", "close", "acme", "--reason", "test", "--confirm", "acme")
+    closed = service.cli("directory", "doctor", "acme")
+    assert (closed.returncode, closed.stdout.startswith("acme: Closed since 20")) == (0, True)
+    with service.client("scim") as client, service.client("operator") as operator:
+        refused = client.get(service.scim + "/Users")
+        _written(service, operator, refused.headers["X-Request-Id"])
+    goes_on = service.cli("directory", "doctor", "acme")
+    assert (goes_on.returncode, "! The IdP still sends requests (the last 20" in goes_on.stdout) == (1, True)
 
 
 def test_old_entries_are_pruned(app_url: str) -> None:
@@ -319,6 +333,7 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
         "directory": "acme",
         "clock": None,
         "state": "active",
+        "state_since": None,
         "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
         "retry_storms": [],
         "operations": [],
