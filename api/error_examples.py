@@ -21,7 +21,7 @@ _PROBLEMS: Final = {
     "internal_error": "An unexpected error. It was logged under this request's id.",
     "database_unavailable": "The database does not answer. Try again in a moment.",
 }
-_SCIM: Final[dict[str, ScimError]] = {
+_SCIM_ERRORS: Final[dict[str, ScimError]] = {
     "scim_invalid_filter": InvalidFilter("The filter needs a value at character 13: text in double quotes, a number, true, false or null."),
     "scim_invalid_value": InvalidValue("userName is required."),
     "scim_unauthorized": Unauthorized(),
@@ -36,8 +36,8 @@ _SCIM: Final[dict[str, ScimError]] = {
 def error_examples() -> dict[str, Any]:
     """The components that operations refer to."""
     statuses = {code.code: code.status for code in CODES}
-    problems = {name: _problem(statuses[name], name, detail) for name, detail in _PROBLEMS.items()}
-    shown = problems | {name: error.document() for name, error in _SCIM.items()}
+    problems = {name: _shown_problem(statuses[name], name, detail) for name, detail in _PROBLEMS.items()}
+    shown = problems | {name: error.document() for name, error in _SCIM_ERRORS.items()}
     return {name: {"summary": name.replace("_", " "), "value": value} for name, value in shown.items()}
 
 
@@ -52,7 +52,7 @@ def _references(names: Iterable[str]) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/examples/{name}"} for name in names}
 
 
-def _problem(status: int, code: str, detail: str) -> Any:
+def _shown_problem(status: int, code: str, detail: str) -> Any:
     members = _WRONG if code == "invalid_parameters" else {}
     return json.loads(document(ProblemError(status, code, detail, **members), _REQUEST))
 
