@@ -49,6 +49,7 @@ CODES: Final = (
     ErrorCode(409, "token_expired", "an expired token cannot be rotated; issue a new one"),
     ErrorCode(409, "token_revoked", "a revoked token cannot be rotated; issue a new one"),
     ErrorCode(409, "token_not_of_the_log", "the stored token does not agree with the log; see `scim-ledger replay verify`"),
+    ErrorCode(409, "token_in_use", "the token was used within `unused_for_seconds`: ending it would cut somebody off"),
     ErrorCode(409, "superseded", 'a later event took back what this delivery grants; skip it, or retry it with `"superseded": "include"`'),
     ErrorCode(409, "replay_ended", "the run was finished or cancelled; start another one"),
     ErrorCode(409, "idempotency_in_progress", "a request with this `Idempotency-Key` is running; send it again in a moment"),

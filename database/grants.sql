@@ -7,7 +7,7 @@ grant select, insert on directories to ledger_app;
 grant usage on sequence directories_id_seq to ledger_app;
 grant update (profile, closed_at) on directories to ledger_app;
 grant select, insert on tokens to ledger_app;
-grant update (revoked_at, last_used_at, expires_at, superseded_by, seal) on tokens to ledger_app;  -- a trigger lets each only shrink what it grants
+grant update (revoked_at, last_used_at, expires_at, superseded_by, seal, last_used_place, warned_days) on tokens to ledger_app;  -- a trigger lets each only shrink what it grants
 grant select, insert, update, delete on users, groups, memberships, states, directory_states to ledger_app;  -- read models
 grant select, insert on extension_schemas to ledger_app;
 grant usage on sequence extension_schemas_id_seq to ledger_app;

@@ -57,6 +57,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "group show": _get(f"{_DIRECTORY}/groups/{{group}}"),
     "token issue": _post("/v1/tokens"),
     "token list": _get("/v1/tokens"),
+    "token report": _get("/v1/tokens/report"),
     "token show": _get("/v1/tokens/{token}"),
     "token rotate": _post("/v1/tokens/{token}/rotate"),
     "token revoke": Route("DELETE", "/v1/tokens/{token}"),
