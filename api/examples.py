@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from ledger.events import USER_CREATED
 from operations.readiness import DATABASE_SILENT
+from scim.leniency import Tolerance
 
 _UUID: Final = "0197f2c4-5d1e-7c3a-9b44-3f0e2a6c1d58"
 _INSTANT: Final = "2026-11-30T09:15:00.000000Z"
@@ -37,7 +38,7 @@ _DOCUMENTS: Final[dict[str, Any]] = {
     "ConsumerBody": {"mode": "webhook", "url": "https://hr.example.com/hooks/ledger", "directories": ["acme"], "types": ["user.*"]},
     "NotReady": {"status": "not_ready", **DATABASE_SILENT._asdict()},
     "ProfileDocument": {"profile": {
-        "name": "ours", "version": 1, "title": "Our directory", "tolerances": ["string_booleans"], "user": {"email": ["emails.value"]},
+        "name": "ours", "version": 1, "title": "Our directory", "tolerances": [str(Tolerance.STRING_BOOLEANS)], "user": {"email": ["emails.value"]},
     }},
     "RevokeBody": {"reason": "planned work"},
     "RotateSecretBody": {"overlap_seconds": 3_600},

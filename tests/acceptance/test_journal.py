@@ -271,7 +271,15 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert "repeats POST /Users without success (25 times" in sick.stdout
     assert "userName is required" in sick.stdout
     assert "fill it in the IdP" in " ".join(sick.stdout.split())
+    with service.client("scim") as client, service.client("operator") as operator:
+        for name in ("twin-a", "twin-b"):
+            for _ in range(2):
+                last = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": name})
+        _written(service, operator, last.headers["X-Request-Id"])
     report = json.loads(service.cli("directory", "doctor", "acme", "--json").stdout)
+    (taken,) = [row for row in report["refusals"] if row["status"] == 409]
+    assert taken["count"] == 2, "sentences that differ in ids only are one reason"
+    assert taken["fix"].startswith(f"User {taken['detail'].split()[2]} has this userName already")
     assert report["retry_storms"][0]["count"] == 25
     assert report["refusals"][0]["count"] == 25
     assert "fill it in the IdP" in report["refusals"][0]["fix"]
