@@ -100,6 +100,8 @@ VERBS: Final[Mapping[str, Route]] = {
     "requests list": _get("/v1/requests"),
 }
 # Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").
-LOCAL: Final = frozenset({"serve", "migrate", "settings", "demo", "completion", "replay rebuild", "replay verify"})
+LOCAL: Final = frozenset(
+    {"serve", "migrate", "backup", "restore", "settings", "demo", "completion", "replay rebuild", "replay verify"}
+)
 # Further routes of a verb, under a name that is no command -> the verb.
 PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}
