@@ -34,8 +34,11 @@ class AnswerSchemas:
         self.components: dict[str, Part] = _joined(own, _events())
 
     def of(self, endpoint: Endpoint) -> dict[str, Part]:
-        """The answers of an endpoint by status, without its errors."""
-        return dict(self._answer(kind, document) for kind, document in self._kinds[endpoint])
+        """The answers of an endpoint by status, without its errors. One status may have several media types."""
+        found: dict[str, Part] = {}
+        for status, answer in (self._answer(kind, document) for kind, document in self._kinds[endpoint]):
+            found.setdefault(status, answer).get("content", {}).update(answer.get("content", {}))
+        return found
 
     def _answer(self, kind: type[Response], document: Any) -> tuple[str, Part]:
         if kind.media_type is None:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from functools import cache
+from uuid import UUID
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -37,8 +38,8 @@ from api.description import TITLE, VERSION, described
 from api.gate import Gate
 from api.idempotency import answered_before, asks_once, once
 from api.invalid_fields import StrictRoute, check_query, refused
-from api.metrics import observe
-from api.problems import EXPECTED, answer, problem_of, request_id_of
+from api.metrics import method_shown, observe
+from api.problems import EXPECTED, ProblemError, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
 from api.scim.http import NO_STORE
 from api.scrapes import MEDIA_TYPE
@@ -48,6 +49,7 @@ from database import patience
 from ledger.trace_context import HEADER
 from ledger.tracing import Span
 from operations.idempotency import AnsweredBeforeError
+from scim.mistakes import Mistake, mistake_in
 
 _PARTS = (
     health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, tokens,
@@ -116,6 +118,8 @@ class _Fence:
         started = loop_time()
         try:
             route = await self._gate.admit(scope)
+            if route is None:
+                self._refuse_without_scim(scope, request_id)
             span = self._traced(scope, route)
             if isinstance(route, StrictRoute) and route.path.startswith("/v1/"):
                 check_query(route, scope["query_string"])
@@ -137,6 +141,15 @@ class _Fence:
         observe(scope["method"], route, status, (loop_time() - started) / 1e6)
         if "refused" in scope and "caller" in scope:  # strangers cannot fill the log
             _log_refusal(scope, route, status)
+
+    def _refuse_without_scim(self, scope: Scope, request_id: str) -> None:
+        """Count a request to /DIRECTORY/v2 for the directory that it was meant for. Raises ProblemError for it."""
+        segments = scope["path"].split("/")
+        if len(segments) < 3 or segments[2] != "v2":
+            return
+        claimed = mistake_in(Headers(scope=scope).get("authorization"))[1]
+        self._services.mistakes.add(Mistake.NO_SCIM, segments[1], claimed, method_shown(scope["method"]), UUID(request_id))
+        raise ProblemError(404, "not_found", "SCIM lives under /scim/{directory}/v2.")
 
     def _traced(self, scope: Scope, route: Route | None) -> Span:
         """The span of an admitted request. What its caller does is stored with the context of this span."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from api.strangers import Strangers
 from database.coalesce import Coalescer
 from ledger.clocks import microseconds
+from ledger.token_use import Use
 from ledger.tokens import Token, token_hash, well_formed
 from scim.errors import TooManyRequests, Unauthorized
 
@@ -18,17 +19,17 @@ KNOWN_MAX: Final = 10_000  # tokens in memory, about 1 KB each; the least recent
 
 
 class Authentication:
-    """Finds the token of a request. `used`: tokens and clients seen since the set was last flushed to `last_used_at`."""
+    """Finds the token of a request. `used`: the last use of each token and client since they were last written to the database."""
 
     def __init__(self, tokens: Coalescer[bytes, Token], clock: Callable[[], int], strangers: Strangers) -> None:
         self._tokens = tokens
         self.strangers = strangers
         self._clock = clock  # µs since the epoch
         self._known: OrderedDict[bytes, Token] = OrderedDict()
-        self.used: set[UUID] = set()
+        self.used: dict[UUID, Use] = {}
 
-    async def authenticate(self, authorization: str | None, address: str = "", *, fresh: bool = True) -> Token:
-        """The token of an Authorization header. `address`: from api.strangers.address_of.
+    async def authenticate(self, authorization: str | None, address: str = "", *, route: str = "", fresh: bool = True) -> Token:
+        """The token of an Authorization header. `address`: from api.strangers.address_of; `route`: the template that it is used at.
 
         Raises Unauthorized, or TooManyRequests if the address has failed too often; a valid token is not refused for that. `fresh` asks
         the database, so that a revoked token is refused from the next request on. A write may pass False and use a known, unexpired
@@ -42,7 +43,7 @@ class Authentication:
         token = None if fresh else self._live(hashed)
         if token is None:
             token = await self._asked(hashed, address)
-        self.used.add(token.owner)
+        self.used[token.owner] = Use(route, address)
         return token
 
     async def _asked(self, hashed: bytes, address: str) -> Token:

@@ -9,7 +9,8 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from api.answer_schemas import AnswerSchemas, with_references
-from api.examples import example_of, explain
+from api.error_examples import ERRORS, error_examples, errors_of
+from api.examples import MEDIA_EXAMPLES, example_of, explain
 from api.scim import description as scim
 from operations.admission import SENTENCES
 from operations.permissions import ROLES, TABLE, open_to_strangers
@@ -24,7 +25,6 @@ _TAGS: Final = {
     "schemas": "Extension schemas of a directory.", "profiles": "How kinds of IdP write SCIM.", "directories": "Connections of IdPs.", "users": "The current users of a directory.", "groups": "The current groups of a directory.",
     "tokens": "Bearer tokens.", "clients": "OAuth 2.0 clients of IdPs.", "oauth": "Where they get access tokens.", "audit": "Past states.", scim.TAG: "What IdPs write and read (RFC 7644).",
 }  # fmt: skip
-ERRORS: Final = ("4XX", "5XX")
 _PROBLEM: Final = "#/components/schemas/Problem"
 _SECURITY: Final = [{"bearer": list[str]()}]
 
@@ -36,7 +36,7 @@ def described(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     answers = AnswerSchemas(route.endpoint for route in shown)
     for route in shown:
         for operation in _operations(paths, route):
-            operation.update(_of(route), responses=answers.of(route.endpoint) | dict.fromkeys(ERRORS, _problem_answer()))
+            operation.update(_of(route), responses=answers.of(route.endpoint) | {key: _problem_answer() for key in ERRORS})
     components = document.setdefault("components", {})
     bodies = {
         name: schema
@@ -45,9 +45,11 @@ def described(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     }
     paths.update(scim.paths())
     components["schemas"] = dict(sorted((bodies | answers.components | scim.components() | {"Problem": _problem()}).items()))
-    for item in paths.values():
-        for operation in item.values():
+    components["examples"] = error_examples()
+    for path, item in paths.items():
+        for method, operation in item.items():
             _exemplify(operation, components["schemas"])
+            _exemplify_errors(method, path, operation)
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "`sl_<role>_<id>_<secret>`"}}
     document["servers"] = [{"url": "/"}]
     document["info"]["license"] = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
@@ -59,10 +61,18 @@ def _exemplify(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     """Give parameters a sentence, and all values an example."""
     for parameter in operation.get("parameters", ()):
         explain(parameter)
-    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+    answers = [answer for status, answer in operation["responses"].items() if status not in ERRORS]
+    for part in (operation.get("requestBody", {}), *answers):
         for media, content in part.get("content", {}).items():
             if media.endswith("json"):
-                content["example"] = example_of(content["schema"], schemas)
+                content["example"] = MEDIA_EXAMPLES.get(media) or example_of(content["schema"], schemas)
+
+
+def _exemplify_errors(method: str, path: str, operation: dict[str, Any]) -> None:
+    shown = errors_of(method, path, scim=operation["tags"] == [scim.TAG], secured=bool(operation["security"]))
+    for status, examples in shown.items():
+        (content,) = operation["responses"][status]["content"].values()
+        content["examples"] = examples
 
 
 def _operations(paths: dict[str, Any], route: APIRoute) -> Iterator[dict[str, Any]]:

@@ -52,6 +52,7 @@ CODES: Final = (
     ErrorCode(409, "client_revoked", "a revoked OAuth 2.0 client cannot be rotated; make a new one"),
     ErrorCode(409, "client_without_secret", "the OAuth 2.0 client signs with its own keys; it has no secret to rotate"),
     ErrorCode(409, "client_not_of_the_log", "the stored OAuth 2.0 client does not agree with the log; see `scim-ledger replay verify`"),
+    ErrorCode(409, "token_in_use", "the token was used within `unused_for_seconds`: ending it would cut somebody off"),
     ErrorCode(409, "superseded", 'a later event took back what this delivery grants; skip it, or retry it with `"superseded": "include"`'),
     ErrorCode(409, "replay_ended", "the run was finished or cancelled; start another one"),
     ErrorCode(409, "idempotency_in_progress", "a request with this `Idempotency-Key` is running; send it again in a moment"),

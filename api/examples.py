@@ -1,16 +1,18 @@
 """What parameters mean, and an example of each value: the description shows them. An example of a document is made of its schema."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from ledger.events import USER_CREATED
+from operations.readiness import DATABASE_SILENT
+from scim.leniency import Tolerance
 
 _UUID: Final = "0197f2c4-5d1e-7c3a-9b44-3f0e2a6c1d58"
 _INSTANT: Final = "2026-11-30T09:15:00.000000Z"
 _FORMATS: Final = {
     "date-time": _INSTANT,
     "uuid": _UUID,
-    "uri-reference": "/docs/errors#not_found",
 }
 _WORDS: Final[dict[str, Any]] = {
     "actor": "sys", "advice": "No request has arrived yet: check the URL and the token in the IdP.", "after": "c_AQAAAAAAAAAAKg",
@@ -26,10 +28,42 @@ _WORDS: Final[dict[str, Any]] = {
     "schemas": "urn:ietf:params:scim:schemas:core:2.0:User",
     "scim_base_url": "https://ledger.example.com/scim/acme/v2", "scim_type": "invalidValue", "secret": "whsec_C2FVsBQIhrscChlQIMV",
     "slug": "acme", "state": "active", "subject": _UUID,
-    "through": "evt_acme_42_1f2e3d4c", "title": "Engineer", "to": "seq:42", "token": "tok_0197f2c45d1e7c3a9b443f0e2a6c1d58", "token_id": "tok_0197f2c45d1e7c3a9b443f0e2a6c1d58",
+    "through": "evt_acme_42_1f2e3d4c", "title": "Okta", "to": "seq:42", "token": "tok_0197f2c45d1e7c3a9b443f0e2a6c1d58", "token_id": "tok_0197f2c45d1e7c3a9b443f0e2a6c1d58",
     "tolerance": "boolean_as_text", "tolerances": "boolean_as_text", "type": USER_CREATED.topic, "types": "user.*", "url": "https://hr.example.com/hooks/ledger",
     "user": _UUID, "userName": "ada@example.com", "user_name": "ada@example.com",
     "why": "parked", "hours": 24, "status": 200, "seq": 42, "position": 42,
+}  # fmt: skip
+# Documents whose schema does not say enough: all fields of theirs may be left out, or any object is allowed. By the title of the schema.
+_DOCUMENTS: Final[dict[str, Any]] = {
+    "ConsumerBody": {"mode": "webhook", "url": "https://hr.example.com/hooks/ledger", "directories": ["acme"], "types": ["user.*"]},
+    "NotReady": {"status": "not_ready", **DATABASE_SILENT._asdict()},
+    "ProfileDocument": {"profile": {
+        "name": "ours", "version": 1, "title": "Our directory", "tolerances": [str(Tolerance.STRING_BOOLEANS)], "user": {"email": ["emails.value"]},
+    }},
+    "RevokeBody": {"reason": "planned work"},
+    "RotateSecretBody": {"overlap_seconds": 3_600},
+    "RotateTokenBody": {"overlap_seconds": 86_400},
+    "SchemaBody": {"resource_type": "User", "schema": {
+        "id": "urn:example:app:2.0:User", "name": "App", "attributes": [{"name": "badge", "type": "string", "multiValued": False}],
+    }},
+}  # fmt: skip
+_SEEN: Final = "c_AQAAAAAAAAAAKg"
+_GROUP: Final = "0197f2c4-6a00-7d10-8c21-1b2a3c4d5e6f"
+_LINES: Final = "".join(json.dumps(line) + "\n" for line in (
+    {"object": "snapshot", "directory": "acme", "seq": 42, "time": _INSTANT, "after": _SEEN},
+    {"object": "user", "id": _UUID, "active": True, "data": {
+        "object": {"userName": "ada@example.com", "active": True}, "user": {"user_name": "ada@example.com", "active": True},
+    }},
+    {"object": "group", "id": _GROUP, "data": {"object": {"displayName": "Engineering"}}},
+    {"object": "membership", "group": {"id": _GROUP}, "member": {"type": "User", "id": _UUID}, "effective": True},
+    {"object": "end", "seq": 42, "users": 1, "groups": 1, "memberships": 1},
+))  # fmt: skip
+MEDIA_EXAMPLES: Final[dict[str, Any]] = {
+    "application/x-ndjson": _LINES,
+    "application/schema+json": {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": USER_CREATED.topic, "type": "object",
+        "properties": {"type": {"const": USER_CREATED.topic}},
+    },
 }  # fmt: skip
 _PARAMETERS: Final = {
     "after": "Where the page begins: the `list_metadata.after` of the page before.",
@@ -79,6 +113,8 @@ def example_of(schema: Mapping[str, Any], components: Mapping[str, Any], name: s
     """A document that a schema allows; of objects, the fields that are always there. `name`: the field that it is in."""
     if "$ref" in schema:
         return example_of(components[str(schema["$ref"]).rpartition("/")[2]], components, name)
+    if schema.get("title") in _DOCUMENTS:
+        return _DOCUMENTS[schema["title"]]
     for word in ("default", "const"):
         if schema.get(word) is not None:
             return schema[word]

@@ -67,4 +67,7 @@ class Gate:
         request, authorization = UUID(scope["request_id"]), Request(scope).headers.get("authorization")
         if authorization is None and scope.get("local"):
             return Caller(MACHINE, request)  # it came through the local socket, which only the service's owner can open
-        return Caller(await self._services.authentication.authenticate(authorization, address_of(scope)), request)
+        token = await self._services.authentication.authenticate(
+            authorization, address_of(scope), route=f"{scope['method']} {scope['route'].path}"
+        )
+        return Caller(token, request)

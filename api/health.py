@@ -93,7 +93,9 @@ def routes(services: Services) -> APIRouter:
         if authorization is None:
             named = bool(request.scope.get("local"))  # it came through the local socket
         else:
-            named = sees_names(await services.authentication.authenticate(authorization, address_of(request.scope)))
+            named = sees_names(
+                await services.authentication.authenticate(authorization, address_of(request.scope), route="GET /metrics")
+            )
         text = services.scrapes.whole if named else services.scrapes.nameless
         return Figures(await text.get())
 

@@ -8,6 +8,7 @@ beside it, so that equal sentences can be counted.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,7 @@ PRUNE_BATCH: Final = 10_000
 PRUNE_INTERVAL_S: Final = 3_600.0
 MARK_BYTES: Final = 16  # bytes of the keyed hash, enough to avoid collisions
 _REASON: Final = b"scim-ledger/journal-reason/v1\0"
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _log = structlog.get_logger("api.journal")
 
 
@@ -157,10 +159,10 @@ class Journal:
         return seal_note(self._kek, text, kind=kind, owner=entry.request_id, random=self._random)
 
     def _mark(self, entry: Entry) -> bytes | None:
-        """A keyed hash of the sentence: equal for equal sentences of one directory."""
+        """A keyed hash of the sentence: equal for sentences of one directory that differ in ids only."""
         if entry.detail is None:
             return None
-        said = f"{entry.directory} {entry.detail}".encode("utf-8", "surrogatepass")
+        said = f"{entry.directory} {_ID.sub('id', entry.detail)}".encode("utf-8", "surrogatepass")
         return self._kek.mac(_REASON, said)[:MARK_BYTES]
 
     def _columns(self, batch: Sequence[Entry]) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from api.bodies import BodyTooLargeError
 from api.invalid_fields import DocumentRoute
 from api.services import Services
 from api.strangers import address_of
+from ledger.token_use import Use
 from operations.assertions import ALGORITHMS
 from operations.key_sets import key_sets_of
 from operations.oauth import (
@@ -27,6 +28,7 @@ from operations.oauth import (
 )
 from operations.refusals import NotFoundError
 
+TOKEN_PATH: Final = "/oauth/{directory}/token"  # noqa: S105  # a path
 _GRANT: Final = "client_credentials"
 _FORM: Final = "application/x-www-form-urlencoded"
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -35,12 +37,13 @@ _SLUG: Final = re.compile(r"_system|[a-z0-9][a-z0-9-]{0,62}")
 _PARAMETERS_MAX: Final = 50
 _BUSY: Final = "Too many requests without a valid client came from this address. Check its credentials, then try again."
 ErrorName = Literal["invalid_request", "invalid_client", "invalid_scope", "unsupported_grant_type", "temporarily_unavailable"]
-_REQUEST: Final[dict[str, Any]] = {
+_FORM_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "A client authenticates with HTTP Basic, with `client_id` and `client_secret` here, or with an assertion (RFC 7523 §2.2).",
         "content": {
             _FORM: {
+                "example": {"grant_type": _GRANT, "client_id": f"cli_{'0' * 32}", "client_secret": "sl_client_…"},
                 "schema": {
                     "type": "object",
                     "required": ["grant_type"],
@@ -52,7 +55,7 @@ _REQUEST: Final[dict[str, Any]] = {
                         "client_assertion_type": {"type": "string", "enum": [_ASSERTION_TYPE]},
                         "client_assertion": {"type": "string"},
                     },
-                }
+                },
             }
         },
     }
@@ -118,7 +121,7 @@ def routes(services: Services) -> APIRouter:
     """/oauth/{directory}/token and its metadata."""
     router, key_sets = APIRouter(route_class=DocumentRoute), key_sets_of(lambda: services.webhooks.allowed)
 
-    @router.post("/oauth/{directory}/token", name="oauth.token", openapi_extra=_REQUEST)
+    @router.post(TOKEN_PATH, name="oauth.token", openapi_extra=_FORM_BODY)
     async def get_access_token(
         request: Request, directory: str
     ) -> Json[AccessToken] | TokenRefused | ClientRefused | FormTooLarge | SlowedDown:
@@ -134,7 +137,7 @@ def routes(services: Services) -> APIRouter:
             return _answer(_busy(why, 60))
         except _RefusedError as refused:
             return _answer(refused)
-        services.authentication.used.add(granted.client)
+        services.authentication.used[granted.client] = Use(TOKEN_PATH, address_of(request.scope))
         answer = Json[AccessToken](
             {"access_token": granted.text, "token_type": "Bearer", "expires_in": granted.expires_in, "scope": SCOPE}
         )

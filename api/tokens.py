@@ -1,6 +1,7 @@
 """Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, rotate, revoke."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -8,16 +9,21 @@ from pydantic import Field
 from api.answers import Created, Json, ListOf, NoContent, listed
 from api.bodies import Body
 from api.consumers import ITEMS_MAX, Reason, TypeName
+from api.csv_answers import Csv, wants_csv
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
+from ledger.clocks import microseconds
+from ledger.rendering import rfc3339
 from ledger.tokens import LIFE_DAYS, OVERLAP_S, ROLES, STATES, Role, Scope, ShownToken
-from operations import tokens
-from operations.tokens import DAYS_MAX, NAME_LENGTH_MAX, Issued
+from operations import token_report, tokens
+from operations.token_report import CredentialFinding, CredentialReport
+from operations.tokens import DAYS_MAX, NAME_LENGTH_MAX, UNUSED_S_MAX, UNUSED_S_MIN, Issued
 
 # Named in the description only: the operation refuses others, and says what there is.
 _RoleAsked = Annotated[str | None, Query(json_schema_extra={"enum": list(ROLES)})]
 _StateAsked = Annotated[str | None, Query(json_schema_extra={"enum": list(STATES)})]
+COLUMNS: Final = ("finding", "severity", "kind", "id", "name", "since", "fix")
 _Names = Annotated[tuple[str, ...], Field(max_length=ITEMS_MAX)]
 
 
@@ -49,7 +55,10 @@ class RotateTokenBody(Body):
 
 
 class RevokeBody(Body):
+    """The body of DELETE /v1/tokens/{token_id}. `unused_for_seconds`: refuse if the token was used within that time."""
+
     reason: Reason | None = None
+    unused_for_seconds: Annotated[int | None, Field(ge=UNUSED_S_MIN, le=UNUSED_S_MAX)] = None
 
 
 def routes(services: Services) -> APIRouter:
@@ -69,6 +78,11 @@ def routes(services: Services) -> APIRouter:
     ) -> Json[ListOf[ShownToken]]:
         return listed(await tokens.list_all(ledger, caller_of(request), role=role, directory=directory, state=state))
 
+    @router.get("/v1/tokens/report", name="tokens.report")
+    async def report_tokens(request: Request) -> Json[CredentialReport] | Csv:
+        found = await token_report.report(ledger, caller_of(request))
+        return Csv(COLUMNS, map(_line, found["data"])) if wants_csv(request) else Json(found)
+
     @router.get("/v1/tokens/{token_id}", name="tokens.show")
     async def get_token(request: Request, token_id: str) -> Json[ShownToken]:
         return Json(await tokens.show(ledger, caller_of(request), token_id))
@@ -80,10 +94,25 @@ def routes(services: Services) -> APIRouter:
 
     @router.delete("/v1/tokens/{token_id}", name="tokens.revoke")
     async def revoke_token(request: Request, token_id: str, body: RevokeBody | None = None) -> NoContent:
-        await tokens.revoke(ledger, caller_of(request), token_id, body.reason if body else None)
+        asked = body or RevokeBody()
+        await tokens.revoke(ledger, caller_of(request), token_id, asked.reason, asked.unused_for_seconds)
         return NoContent()
 
     return router
+
+
+def _line(found: CredentialFinding) -> Sequence[str]:
+    """The line of a finding in a CSV."""
+    subject = found["subject"]
+    return (
+        found["finding"],
+        found["severity"],
+        subject["kind"],
+        subject["id"],
+        subject["name"],
+        rfc3339(microseconds(found["since"])),
+        found["fix"],
+    )
 
 
 def _with_text(issued: Issued) -> IssuedToken:

@@ -169,7 +169,7 @@ def check_reachable(field: str, url: str, allowed: "Allowed") -> None:
     named = allowed.host(host) if literal is None else allowed.address(literal)
     if literal is not None and not named and not _public(literal):
         raise ConsumerRefusedError(
-            f"`{field}` leads to a private or loopback address. Start the service with LEDGER_WEBHOOK_ALLOW naming those that may be reached."
+            f"`{field}` leads to a private or loopback address. Start the service with LEDGER_WEBHOOK_ALLOW naming those that webhooks may reach."
         )
     if parts.scheme == "http" and not named:
         raise ConsumerRefusedError(

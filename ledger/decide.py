@@ -66,7 +66,7 @@ from ledger.refused import OvertakenError
 from scim.apply import PATCH_STEPS, apply_patch
 from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
-from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
+from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness, UnknownMembers
 from scim.extension import check_immutable
 from scim.filter_dependencies import equated_members
 from scim.filters import matches
@@ -284,7 +284,7 @@ def _user(state: DirectoryState, user: UUID) -> UserState:
 def _refuse_taken(state: DirectoryState, key: str, user: UUID) -> None:
     owner = state.names.get(key)
     if owner is not None and owner != user:
-        raise Uniqueness("userName: another user of this directory already has this userName (compared ignoring case).")
+        raise Uniqueness(f"userName: user {owner} of this directory already has this userName (compared ignoring case).")
 
 
 # -- groups -----------------------------------------------------------------
@@ -430,10 +430,10 @@ def _refuse_what_is_no_id(operations: tuple[MemberOperation, ...]) -> None:
         raise _nobody(wrong, "Name each member by the id that this service gave it.")
 
 
-def _nobody(members: list[str], fix: str, more: str = "") -> InvalidValue:
+def _nobody(members: list[str], fix: str, more: str = "") -> UnknownMembers:
     shown = ", ".join(f'"{_shortened(member)}"' for member in members[:NAMED_MAX])
     more = f" and {more or f'{len(members) - NAMED_MAX} more'}" if len(members) > NAMED_MAX else ""
-    return InvalidValue(f"members: no user or group of this directory has the id {shown}{more}. {fix}")
+    return UnknownMembers(f"members: no user or group of this directory has the id {shown}{more}. {fix}", members[:NAMED_MAX])
 
 
 def _shortened(text: str) -> str:

@@ -160,6 +160,13 @@ class TokenBound(TokenFacts):
     seal: str
 
 
+class TokenExpiring(TokenFacts):
+    """`days`: the warning that this is, of 30, 7 and 1 days before the expiry."""
+
+    expires_at: Time
+    days: FromOne
+
+
 class TokenRevoked(TokenFacts):
     reason: NotRequired[str]
 

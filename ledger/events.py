@@ -31,6 +31,7 @@ from ledger.event_data import (
     SurgeLimited,
     SurgeReleased,
     TokenBound,
+    TokenExpiring,
     TokenIssued,
     TokenRevoked,
     TokenRotated,
@@ -158,6 +159,7 @@ DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40, SURGE, Effe
 DIRECTORY_PAUSED = EventType("directory.paused", 41, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT, DirectoryAct)
 DIRECTORY_RESUMED = EventType("directory.resumed", 42, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT, DirectoryAct)
 TOKEN_BOUND = EventType("token.bound", 43, TOKEN, Effect.NOTHING, NO_FACT, TokenBound)
+TOKEN_EXPIRING = EventType("token.expiring", 56, TOKEN, Effect.NOTHING, NO_FACT, TokenExpiring)
 CONSUMER_FORKED = EventType("consumer.forked", 44, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerForked)
 CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NOTHING, NO_FACT, ForkClosed)
 REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT, ReplayFailed)

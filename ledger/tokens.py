@@ -27,6 +27,7 @@ from ledger.events import (
     OPERATOR,
     TOKEN,
     TOKEN_BOUND,
+    TOKEN_EXPIRING,
     TOKEN_ISSUED,
     TOKEN_REVOKED,
     TOKEN_ROTATED,
@@ -38,6 +39,7 @@ from ledger.events import (
 from ledger.refused import StateError
 from ledger.rendering import rfc3339
 from ledger.sealing import Kek, open_payload, unwrap_key
+from ledger.token_use import UsedFrom
 from proofs.body import BodyError
 from proofs.keys import WrapError
 
@@ -51,6 +53,8 @@ TokenState: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(STAT
 ENDED_ROLES: Final = ("scim", "operator", "admin")
 SECRET_BYTES: Final = 32
 LIFE_DAYS: Final = 365
+WARNED_DAYS: Final = (30, 7, 1)  # before a token expires
+DAY_S: Final = 86_400
 OVERLAP_S: Final = 86_400  # default time for which a rotated token still works
 TOKEN_OVERLAP_S_MAX: Final = 90 * 86_400  # after 90 days with two valid secrets it is no rotation any more
 ANY: Final = ("*",)
@@ -264,6 +268,22 @@ def _without(token: UUID, *kinds: EventType) -> Statement:
     return SQL["token_without"], (token, int2s([kind.number for kind in kinds]))
 
 
+def warning_due(left_s: float, lifetime_s: float, told: int | None) -> int | None:
+    """The warning that a token is due for, in days before its expiry; None where there is none, or it is on record (`told`).
+
+    A token that never had so much time gets no such warning: who asks for a week knows that it ends in a week.
+    """
+    due = [days for days in WARNED_DAYS if left_s <= days * DAY_S and lifetime_s > days * DAY_S]
+    return min(due) if due and (told is None or min(due) < told) else None
+
+
+def expiring(token: UUID, name: str, expires_at: datetime, days: int) -> RecordFacts:
+    """The act of recording that a token expires within so many days."""
+    said = {"id": str(token), "name": name, "expires_at": rfc3339(microseconds(expires_at)), "days": days}
+    draft = Draft(TOKEN_EXPIRING, token, TOKEN, cause=OPERATOR, body=Body(said, [], name))
+    return RecordFacts((draft,), ((SQL["note_warning"], (token, days)),), stands=(SQL["warned_less"], (token, days)))
+
+
 def revoke(row: TokenRow, reason: str | None = None) -> RecordFacts | None:
     """The act that revokes a stored token; None if it is revoked already."""
     return None if row.facts & TOKEN_REVOKED.bit else revocation(row.id, row.name, reason)
@@ -284,18 +304,20 @@ class ShownToken(TypedDict):
     created_by: str | None
     expires_at: Instant
     last_used_at: Instant | None
+    last_used_from: UsedFrom | None
     revoked_at: Instant | None
     supersedes: Id | None
     superseded_by: Id | None
     state: TokenState
 
 
-def shown(row: TokenRow, now: datetime) -> ShownToken:
+def shown(row: TokenRow, now: datetime, used: UsedFrom | None = None) -> ShownToken:
     """The JSON of a token (docs/operations.md, "Tokens and directories"); its secret is not in it."""
     return {
         "object": "token", "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories),
         "types": list(row.types), "consumers": list(row.consumers), "bodies": row.bodies, "created_at": row.created_at,
-        "created_by": row.created_by, "expires_at": row.expires_at, "last_used_at": row.last_used_at, "revoked_at": row.revoked_at,
+        "created_by": row.created_by, "expires_at": row.expires_at, "last_used_at": row.last_used_at, "last_used_from": used,
+        "revoked_at": row.revoked_at,
         "supersedes": _text(row.supersedes), "superseded_by": _text(row.superseded_by),
         "state": row.state(now),
     }  # fmt: skip
@@ -348,9 +370,9 @@ async def find_all(conn: Connection, *, role: str | None = None, directory: str 
     return await _select(conn, None, role, directory)
 
 
-async def touch(conn: Connection, used: Iterable[UUID]) -> None:
-    """Note that these tokens were used."""
-    await conn.execute(SQL["touch_tokens"], (uuids(list(used)),))
+async def expiring_soon(conn: Connection) -> list[tuple[UUID, str, str, datetime, datetime, int | None]]:
+    """Active tokens that expire within the longest warning: (id, name, role, created_at, expires_at, tightest warning on record)."""
+    return await (await conn.cursor(binary=True).execute(SQL["expiring"], (max(WARNED_DAYS),))).fetchall()
 
 
 async def database_clock(conn: Connection) -> datetime:

@@ -48,8 +48,16 @@ join events e on e.obj = k.o and e.directory = $1
 left join bodies b on b.directory = e.directory and b.seq = e.seq
 left join subject_keys s on s.obj = e.obj order by e.obj, e.rv;
 
--- touch_tokens --
--- Once a minute for all used tokens, so that a request does not update a row. The time never goes back: the trigger would refuse the
--- whole statement. Losing it is harmless, so it does not wait for a synchronous standby.
-update tokens set last_used_at = greatest(last_used_at, clock_timestamp()) where id = any($1::uuid[])
-returning set_config('synchronous_commit', 'local', true);
+-- expiring --
+-- Active tokens that expire within $1 days, and the tightest warning on record of each, in days.
+select id, name, role, created_at, expires_at, warned_days from tokens
+where revoked_at is null and superseded_by is null and expires_at > clock_timestamp() and expires_at < clock_timestamp() + make_interval(days => $1)
+order by expires_at limit 1000;
+
+-- warned_less --
+-- A row if there is no warning of a token as tight as $2 days yet, and it still works.
+select where exists (select from tokens where id = $1 and (warned_days is null or warned_days > $2) and revoked_at is null and superseded_by is null);
+
+-- note_warning --
+-- In the transaction that records token.expiring.
+update tokens set warned_days = $2 where id = $1;

@@ -1,7 +1,7 @@
 """Read the journal of SCIM requests, and the health of a directory for the admin of its IdP."""
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, NotRequired, TypeAlias, TypedDict
 from uuid import UUID
 
@@ -37,6 +37,7 @@ SPIKE_REQUESTS_MIN = 60  # requests in a minute; fewer are never reported as a s
 LOOKED_MAX = 200_000  # newest requests that the health report looks at: a statement may take four seconds
 MENDED_S = 3_600  # a mistake that is older than this, and than the last request, is mended
 MISTAKES_LOOKED_MAX = 10_000  # newest entries of mistakes in URLs and tokens that it looks at
+OVERLAP_ENDS: Final = timedelta(hours=6)  # before its end a rotated token that is still used is told as such
 SPIKE_TIMES_MIN = 10  # a spike has this many times the requests of the median minute
 MistakeName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [mistake.value for mistake in Mistake]})]
 CHANGES: Final = sum(  # the event types that requests of an IdP make, as bits
@@ -133,7 +134,7 @@ class ToleranceUse(TypedDict):
 
 
 class TokenAge(TypedDict):
-    """A SCIM token of the directory, with its use."""
+    """A SCIM token of the directory, with its use. `superseded_by`: its successor after a rotation; until it expires both work."""
 
     id: Id
     name: str
@@ -141,6 +142,7 @@ class TokenAge(TypedDict):
     expires_at: Instant
     revoked_at: Instant | None
     last_used_at: Instant | None
+    superseded_by: Id | None
 
 
 class ClientAge(TypedDict):
@@ -183,9 +185,13 @@ class Report(TypedDict):
 
 
 class State(Report):
-    """The report, with the directory's own state. `clock`: `exact`, `behind` or `frozen`. `cycle_minutes`: of the IdP; null if it has none."""
+    """The report, with the directory's own state, since when it has it (null: always active), and its clock (`exact`, `behind`, `frozen`).
+
+    `cycle_minutes`: of the IdP; null if it has none.
+    """
 
     state: str
+    state_since: Instant | None
     clock: str
     surge: SurgeState
     cycle_minutes: Count | None
@@ -248,6 +254,7 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
     found: State = {
         **report,
         "state": directory.state,
+        "state_since": datetime.fromtimestamp(directory.since / 1e6, UTC) if directory.since else None,
         "clock": clock,
         "surge": surge,
         "cycle_minutes": expected.cycle_minutes,
@@ -306,6 +313,14 @@ def _refused(kek: Kek, row: tuple[Any, ...]) -> Refusal:
     return {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last, "fix": fix}
 
 
+def _token_age(row: tuple[Any, ...]) -> TokenAge:
+    number, name, created_at, expires_at, revoked_at, used, successor = row
+    return {
+        "id": str(number), "name": name, "created_at": created_at, "expires_at": expires_at, "revoked_at": revoked_at,
+        "last_used_at": used, "superseded_by": None if successor is None else str(successor),
+    }  # fmt: skip
+
+
 async def directory_health(conn: Connection, kek: Kek, directory: Directory, hours: int) -> Report:
     """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
     looked = await (await conn.execute(SQL["doctor_looked"], (directory.id, hours, LOOKED_MAX))).fetchone()
@@ -355,10 +370,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         ],
         "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
         "mistakes": [_mistake(row) for row in mistakes],
-        "tokens": [
-            {"id": str(number), "name": name, "created_at": made, "expires_at": ends, "revoked_at": ended, "last_used_at": used}
-            for number, name, made, ends, ended, used in tokens
-        ],
+        "tokens": list(map(_token_age, tokens)),
         "clients": [
             {"id": str(number), "name": name, "created_at": made, "revoked_at": ended, "last_used_at": used}
             for number, name, made, ended, used in clients
@@ -369,8 +381,8 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
 def advice(report: State, now: datetime, *, expects_external_id: bool = False) -> list[str]:
     """Sentences for the admin of the IdP, worst first."""
     if report["state"] in {CLOSED, DELETED}:
-        return []
-    of_itself = [*_clock(report), *_surge_advice(report), *_paused(report)]
+        return _closed(report)
+    of_itself = [*_paused(report), *_clock(report), *_surge_advice(report)]
     return [
         *of_itself,
         *_mistakes(report, now),
@@ -406,10 +418,21 @@ def _surge_advice(report: State) -> list[str]:
     return [f"{says} {stop}"]
 
 
+def _closed(report: State) -> list[str]:
+    last, since = report["last_request"], report["state_since"]
+    if last is None or since is None or last <= since:
+        return []
+    return [
+        f"The IdP still sends requests (the last {last:%Y-%m-%d %H:%M} UTC), and each is refused: switch its provisioning off."
+    ]
+
+
 def _paused(report: State) -> list[str]:
     if report["state"] != PAUSED:
         return []
-    return [f"It is paused: its IdP is told to try again later. scim-ledger directory resume {report['directory']} --reason …"]
+    since = f" since {report['state_since']:%Y-%m-%d %H:%M} UTC" if report["state_since"] else ""
+    says = f"It is paused{since}: changes of its IdP are answered 503, to be sent again later; reads go on."
+    return [f"{says} scim-ledger directory resume {report['directory']} --reason …"]
 
 
 def _mistakes(report: State, now: datetime) -> list[str]:
@@ -434,16 +457,38 @@ def _tokens(report: State, now: datetime) -> list[str]:
     clients = [client for client in report["clients"] if client["revoked_at"] is None]
     if not live and not clients:
         return ["No valid SCIM token: issue one and put it into the IdP."]
+    every = {t["id"]: t for t in report["tokens"]}
+    replaced = [line for t in live if t["superseded_by"] for line in _replaced(t, every.get(t["superseded_by"]), now)]
+    kept = [t for t in live if not t["superseded_by"]]
     soon = [
-        f"Token {t['name']} expires on {t['expires_at']:%Y-%m-%d}: rotate it." for t in live if (t["expires_at"] - now).days < 30
+        f"Token {t['name']} expires on {t['expires_at']:%Y-%m-%d}: rotate it." for t in kept if (t["expires_at"] - now).days < 30
     ]
-    unused = [t for t in live if t["last_used_at"] is None and (now - t["created_at"]).days >= 1]
+    awaited = {t["superseded_by"] for t in live}
+    unused = [t for t in kept if t["last_used_at"] is None and (now - t["created_at"]).days >= 1 and t["id"] not in awaited]
     idle = [client for client in clients if client["last_used_at"] is None and (now - client["created_at"]).days >= 1]
     return [
+        *replaced,
         *soon,
-        *(f"Token {t['name']} was never used: revoke it if nobody needs it." for t in unused),
-        *(f"OAuth 2.0 client {client['name']} was never used: revoke it if nobody needs it." for client in idle),
+        *(f"Token {t['name']} was never used: enter it in the IdP, or revoke it if nobody needs it." for t in unused),
+        *(
+            f"OAuth 2.0 client {client['name']} was never used: enter it in the IdP, or revoke it if nobody needs it."
+            for client in idle
+        ),
     ]
+
+
+def _replaced(old: TokenAge, new: TokenAge | None, now: datetime) -> list[str]:
+    """What to do about a token that was rotated and still works: nothing once its successor alone is used."""
+    name, successor, ends = old["name"], old["superseded_by"], f"{old['expires_at']:%Y-%m-%d %H:%M} UTC"
+    if new is None or new["revoked_at"] is not None:
+        return [f"Token {name} works until {ends}, and its successor {successor} is revoked: issue one and enter it in the IdP."]
+    used, taken = old["last_used_at"], new["last_used_at"]
+    if taken is not None and (used is None or used <= taken):
+        return []
+    says = f"Token {name} was replaced by {successor}, and works until {ends}: enter the new one in the IdP."
+    if used is not None and used > new["created_at"] and old["expires_at"] - now < OVERLAP_ENDS:
+        return [f"{says} Until now the IdP uses the old one, and will be refused then."]
+    return [says]
 
 
 def _silence(report: State, now: datetime) -> list[str]:

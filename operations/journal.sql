@@ -60,8 +60,8 @@ where directory = $1 and id >= $2 and mistake is null and at > now() - make_inte
 group by method, route, status having count(*) >= 20 order by 4 desc limit 5;
 
 -- doctor_tokens --
--- Age and use of the directory's SCIM tokens.
-select id, name, created_at, expires_at, revoked_at, last_used_at from tokens where role = 'scim' and $1 = any(directories) order by created_at;
+-- Age and use of the directory's SCIM tokens, and their successors after a rotation.
+select id, name, created_at, expires_at, revoked_at, last_used_at, superseded_by from tokens where role = 'scim' and $1 = any(directories) order by created_at;
 
 -- doctor_clients --
 -- Age and use of the directory's OAuth 2.0 clients.

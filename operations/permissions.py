@@ -101,6 +101,7 @@ directories.accept_clock  .        .    .        yes      .       yes    directo
 
 tokens.issue              .        .    .        .        .       yes    within
 tokens.list               .        .    .        .        .       yes    within
+tokens.report             .        .    .        .        .       yes    within
 tokens.show               .        .    .        .        .       yes    token
 tokens.rotate             .        .    .        .        .       yes    token
 tokens.revoke             .        .    .        .        .       yes    token

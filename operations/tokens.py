@@ -1,11 +1,13 @@
 """Tokens: issue, list, rotate, revoke. A caller neither issues nor sees a token that reaches further than its own."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 import psycopg
+import structlog
 
 from database.connections import Connection
 from delivery.consumers import NAME
@@ -13,15 +15,32 @@ from ledger import tokens
 from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM
 from ledger.lifecycle import check_open
-from ledger.tokens import Issuer, NewToken, Scope, ShownToken, Token, database_clock, shown, token_of
+from ledger.refused import OvertakenError, StateError
+from ledger.token_use import last_uses
+from ledger.tokens import (
+    Issuer,
+    NewToken,
+    Scope,
+    ShownToken,
+    Token,
+    database_clock,
+    expiring,
+    expiring_soon,
+    shown,
+    token_of,
+    warning_due,
+)
 from operations.admin_commands import record
 from operations.admission import on_token, operation, reached_directory
-from operations.caller import Caller
+from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ForbiddenError, InvalidError, mask_of, not_one_of, unknown_directory
 
 NAME_LENGTH_MAX: Final = 200
 DAYS_MAX: Final = 3_650
+UNUSED_S_MIN: Final = 300  # uses are written once a minute
+UNUSED_S_MAX: Final = 365 * 86_400
+_log = structlog.get_logger("operations.tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +122,17 @@ async def list_all(
     async with ledger.connection() as conn:
         now = await database_clock(conn)
         rows = await tokens.find_all(conn, role=role, directory=directory)
-    mine = [row for row in rows if caller.token.covers(token_of(row))]
-    return [shown(row, now) for row in mine if state in {None, row.state(now)}]
+        mine = [row for row in rows if caller.token.covers(token_of(row)) and state in {None, row.state(now)}]
+        used = await last_uses(conn, ledger.kek, [row.id for row in mine])
+    return [shown(row, now, used.get(row.id)) for row in mine]
 
 
 @on_token("tokens.show")
 async def show(ledger: OpenLedger, _caller: Caller, token: TokenRow) -> ShownToken:
     """One token, without its text."""
     async with ledger.connection() as conn:
-        return shown(token, await database_clock(conn))
+        used = await last_uses(conn, ledger.kek, [token.id])
+        return shown(token, await database_clock(conn), used.get(token.id))
 
 
 @on_token("tokens.rotate")
@@ -126,11 +147,47 @@ async def rotate(ledger: OpenLedger, caller: Caller, token: TokenRow, overlap_se
 
 
 @on_token("tokens.revoke")
-async def revoke(ledger: OpenLedger, caller: Caller, token: TokenRow, reason: str | None) -> None:
-    """Revoke a token: every process refuses it from the next request on. Revoking again makes no event."""
+async def revoke(
+    ledger: OpenLedger, caller: Caller, token: TokenRow, reason: str | None, unused_for_seconds: int | None = None
+) -> None:
+    """Revoke a token: every process refuses it from the next request on. Revoking again makes no event.
+
+    `unused_for_seconds`: raises StateError (`token_in_use`) if it was used within that time, so that nobody ends a token that an IdP
+    still has. Uses are written once a minute, so it is at least UNUSED_S_MIN.
+    """
+    if unused_for_seconds is not None:
+        await _check_unused(ledger, token, unused_for_seconds)
     facts = tokens.revoke(token, reason)
     if facts is not None:
         await record(ledger, caller, facts)
+
+
+async def _check_unused(ledger: OpenLedger, token: TokenRow, seconds: int) -> None:
+    async with ledger.connection() as conn:
+        now = await database_clock(conn)
+    if token.last_used_at is not None and token.last_used_at > now - timedelta(seconds=seconds):
+        raise StateError(
+            f"This token was used within the last {seconds} seconds: whoever uses it would be refused. Nothing was changed. Find out who it is "
+            "(`last_used_from`), give them the new one, and ask again.",
+            "token_in_use",
+        )
+
+
+async def warn_of_expiry(ledger: OpenLedger) -> int:
+    """Record which tokens expire within 30, 7 and 1 days: `token.expiring`, once for each. Returns how many events were made."""
+    async with ledger.connection() as conn:
+        now = await database_clock(conn)
+        rows = await expiring_soon(conn)
+    made = 0
+    for token, name, role, created_at, expires_at, told in rows:
+        days = warning_due((expires_at - now).total_seconds(), (expires_at - created_at).total_seconds(), told)
+        if days is None:
+            continue
+        with suppress(OvertakenError):  # another process was first, or it was rotated just now
+            await record(ledger, Caller(MACHINE, ledger.new_id()), expiring(token, name, expires_at, days))
+            made += 1
+            _log.warning("token_expiring", token=str(token), name=name, role=role, days=days)
+    return made
 
 
 async def bind(ledger: OpenLedger, caller: Caller) -> int:

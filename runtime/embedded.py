@@ -168,6 +168,20 @@ def running(data_dir: Path) -> Cluster | None:
     return Cluster(server.data_dir, server.socket_dir, PORT, started_here=False, pid=pid)
 
 
+def program(name: str) -> Path:
+    """A program of the wheel for the account of this process, such as pg_basebackup. Raises EmbeddedPostgresError without the wheel."""
+    return _programs(None) / name
+
+
+def adopt(data: Path) -> None:
+    """Give a copied cluster to the account that the server runs under: PostgreSQL starts only on a directory of its own."""
+    account = _server_account(data)
+    data.chmod(0o700)
+    if account is not None:
+        for path in (data, *data.rglob("*")):
+            os.chown(path, account.uid, account.gid, follow_symlinks=False)
+
+
 def alive(cluster: Cluster) -> bool:
     """Whether the server of a cluster still runs."""
     return cluster.process.poll() is None if cluster.process is not None else _listening(cluster.socket_dir)

@@ -8,6 +8,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -103,6 +104,16 @@ class _Keeper(threading.Thread):
         return self._cluster
 
 
+def no_ledger(data_dir: Path) -> str:
+    """What is said where a data directory has no embedded database; a service with a database of its own may still run from there."""
+    if any(data_dir.glob("service-*")):
+        return (
+            f"The service of {data_dir} has a PostgreSQL by URL: set LEDGER_DATABASE_URL (and LEDGER_MIGRATE_URL) as the service has them, or "
+            "LEDGER_URL and LEDGER_TOKEN_FILE to ask it over HTTP."
+        )
+    return f"There is no ledger in {data_dir}. Start one with `make run`, or set LEDGER_DATA_DIR or LEDGER_DATABASE_URL to where yours is."
+
+
 @contextlib.contextmanager
 def running_urls(settings: Settings) -> Generator[Urls]:
     """The database for a command beside the service: the running one, or the embedded one started for the command."""
@@ -117,9 +128,7 @@ def running_urls(settings: Settings) -> Generator[Urls]:
         return
     place = settings.data_dir.absolute() / "postgres"
     if not (place / "data").exists():
-        raise StartError(
-            f"There is no ledger in {settings.data_dir}. Start one with `make run`, or set LEDGER_DATA_DIR or LEDGER_DATABASE_URL to where yours is."
-        )
+        raise StartError(no_ledger(settings.data_dir))
     running = embedded.running(place)
     if running is not None:
         yield Urls(running.url("ledger_app", DATABASE), running.url("ledger_owner", DATABASE))

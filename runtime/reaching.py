@@ -21,6 +21,15 @@ from runtime.settings import Settings
 PAUSE_S: Final = 0.25  # between two attempts
 
 
+# By words of the server's message (lc_messages may be another language): what it refuses. The message itself would name user and database.
+_FATAL: Final = {
+    "password authentication failed": "it refuses the login (role or password is wrong)",
+    "role ": "it refuses the login (it has no such role, or the role may not log in)",
+    "pg_hba.conf": "its pg_hba.conf lets no such login in from here",
+    "database ": "it has no database of that name",
+    "connection": "it has no free connection (max_connections)",
+    "starting up": "it is starting up",
+}
 _READ_ONLY: Final = "it is read-only (a standby, or default_transaction_read_only is on)"
 _LENT: Final = (
     "The database is reached through a pooler in transaction mode (pgbouncer: pool_mode = transaction). Locks, "
@@ -53,7 +62,10 @@ def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]
 
 
 async def _reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
-    conn = await _connected(urls.migrate, settings.database_wait_s, given_up, to_write=True)
+    setting = (
+        "LEDGER_MIGRATE_URL" if settings.migrate_url else "LEDGER_DIRECT_URL" if settings.direct_url else "LEDGER_DATABASE_URL"
+    )
+    conn = await _connected(urls.migrate, settings.database_wait_s, given_up, setting=setting, to_write=True)
     try:
         urls = _with_first(urls, connected_host(conn.info))
         await _refuse_lent(urls.migrate)
@@ -106,7 +118,9 @@ async def _refuse_lent(url: str) -> None:
         raise ServerRefusedError(_LENT)
 
 
-async def _connected(url: str, wait_s: float, given_up: Callable[[], bool], *, to_write: bool = False) -> Connection:
+async def _connected(
+    url: str, wait_s: float, given_up: Callable[[], bool], *, setting: str = "LEDGER_DATABASE_URL", to_write: bool = False
+) -> Connection:
     until = time.monotonic() + wait_s
     while True:
         try:
@@ -114,7 +128,7 @@ async def _connected(url: str, wait_s: float, given_up: Callable[[], bool], *, t
                 return await _writable(await connect_owner(url)) if to_write else await connect_owner(url)
         except (psycopg.OperationalError, TimeoutError) as away:
             if time.monotonic() >= until or given_up():
-                raise unreachable(url, away) from away
+                raise unreachable(url, away, setting) from away
         await asyncio.sleep(PAUSE_S)
 
 
@@ -152,11 +166,11 @@ async def _standby_silent(url: str) -> bool:
         return False
 
 
-def unreachable(url: str, away: Exception) -> CommandError:
-    """The error that names the host that does not answer, and how; never user or password."""
+def unreachable(url: str, away: Exception, setting: str = "LEDGER_DATABASE_URL") -> CommandError:
+    """The error that names the host that does not answer, and how; never user or password. `setting`: where the URL comes from."""
     how = _how(away)
     return CommandError(
-        f"The database at {places_of(url)} cannot be {'written to' if how == _READ_ONLY else 'reached'}: {how}. Is it running, and is LEDGER_DATABASE_URL right? "
+        f"The database at {places_of(url)} cannot be {'written to' if how == _READ_ONLY else 'reached'}: {how}. Is it running, and is {setting} right? "
         "LEDGER_DATABASE_WAIT_S waits for one that starts beside the service.",
         UNREACHABLE,
     )
@@ -176,5 +190,5 @@ def _how(away: Exception) -> str:
     if text == _READ_ONLY:
         return _READ_ONLY
     if "FATAL" in text:
-        return "it refuses the connection (its log says why)"
+        return next((says for word, says in _FATAL.items() if word in text), "it refuses the connection (its log says why)")
     return "connection refused" if "refused" in text else "no answer"

@@ -34,7 +34,8 @@ from ledger.feed import Feed
 from ledger.ids import DirectoryNumber
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
-from ledger.tokens import Token, live_tokens, touch
+from ledger.token_use import note_uses
+from ledger.tokens import Token, live_tokens
 from ledger.tracing import UNTRACED, Tracer
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
@@ -43,6 +44,7 @@ from operations import idempotency
 from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
+from operations.tokens import warn_of_expiry
 from projections import current_state, reads
 from projections.index_pages import KnownLists
 from projections.reads import ALONE, Alone, Resource
@@ -155,7 +157,7 @@ async def open_services(
     works = (
         probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed), tail.run(),
         _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
-        _prune_idempotent(ledger), _prune_access(ledger), services.journal.run(), services.mistakes.run(),
+        _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
     )  # fmt: skip
     background = [asyncio.create_task(work) for work in works]
     try:
@@ -319,6 +321,18 @@ async def _watch_log(ledger: OpenLedger) -> None:
             _log.exception("watch_failed")
 
 
+async def _warn_of_expiry(ledger: OpenLedger) -> None:
+    """Record each hour which tokens expire soon. The event is made once, whichever process is first."""
+    while True:
+        try:
+            await warn_of_expiry(ledger)
+        except (*LOST, Unavailable):
+            pass  # the next hour is soon enough: the first warning comes 30 days before
+        except Exception:  # a defect must not end the warnings
+            _log.exception("expiry_not_told")
+        await asyncio.sleep(PRUNE_INTERVAL_S)
+
+
 async def _prune_idempotent(ledger: OpenLedger) -> None:
     while True:
         with contextlib.suppress(psycopg.Error):
@@ -343,12 +357,12 @@ async def _touch_tokens(services: Services) -> None:
 
 async def _touch_used(services: Services) -> None:
     """Write `last_used_at` of used tokens. While the database accepts no writes they wait for the next time."""
-    used, services.authentication.used = services.authentication.used, set()
+    used, services.authentication.used = services.authentication.used, {}
     if not used:
         return
     try:
         async with services.ledger.connection() as conn:
-            await touch(conn, used)
+            await note_uses(conn, services.ledger.kek, used, services.ledger.entropy)
             await touch_clients(conn, used)
     except psycopg.Error:
-        services.authentication.used |= used
+        services.authentication.used = used | services.authentication.used  # newer uses win

@@ -2,6 +2,7 @@
 
 # ruff: noqa: N818  (the classes are named after the scimTypes of RFC 7644 table 9)
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 ERROR_URN = "urn:ietf:params:scim:api:messages:2.0:Error"
@@ -88,6 +89,14 @@ class InvalidValue(ScimError):
     status = 400
     scim_type = "invalidValue"
     default = "A value is missing or has the wrong type."
+
+
+class UnknownMembers(InvalidValue):
+    """400 invalidValue: members of a group that nobody has. `members`: the first of them, as they were sent."""
+
+    def __init__(self, detail: str, members: Sequence[str]) -> None:
+        super().__init__(detail)
+        self.members = members
 
 
 class InvalidCursor(ScimError):

@@ -71,6 +71,12 @@ class Mistake(StrEnum):
         "Requests came to a URL without /v2 after the directory.",
         "The base URL in the IdP ends in /scim/DIRECTORY/v2: correct it.",
     )
+    NO_SCIM = (
+        "no_scim",
+        404,
+        "Requests came to a URL without /scim before the directory.",
+        "The base URL in the IdP ends in /scim/DIRECTORY/v2: correct it.",
+    )
     WRONG_SLUG = (
         "wrong_slug",
         403,
@@ -117,7 +123,7 @@ def meant(mistake: Mistake, placed: int | None, owner: int | None) -> list[tuple
     if placed == owner:
         return [(owner, mistake)]
     if placed is None:
-        return [(owner, mistake if mistake is Mistake.NO_V2 else Mistake.WRONG_SLUG)]
+        return [(owner, mistake if mistake in {Mistake.NO_V2, Mistake.NO_SCIM} else Mistake.WRONG_SLUG)]
     return [(placed, Mistake.FOREIGN_TOKEN), (owner, Mistake.WRONG_SLUG)]
 
 

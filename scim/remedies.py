@@ -7,25 +7,37 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A kind of refusal. The first case that matches status, scimType and wording has the fix."""
+    """A kind of refusal. The first case that matches status, scimType and wording has the fix; groups of the wording stand in it."""
 
     fix: str
     status: int
     scim_type: str | None = None
     detail: str = ""
 
-    def fits(self, status: int, scim_type: str | None, detail: str) -> bool:
-        return self.status == status and self.scim_type in {None, scim_type} and re.search(self.detail, detail) is not None
+    def fix_for(self, status: int, scim_type: str | None, detail: str) -> str | None:
+        if self.status != status or self.scim_type not in {None, scim_type}:
+            return None
+        found = re.search(self.detail, detail)
+        return None if found is None else self.fix.format(*found.groups())
 
 
 _UNKNOWN_MEMBER: Final = r"^members: no user or group"
+_EXTERNAL_ID: Final = r"^members: no user or group .* externalIds? of (?:a user|users) of this directory\.$"
 _CASES: Final = (
+    _Case(
+        "User {} has this userName already. Let the IdP match on userName before it creates, or rename or delete that user in the IdP.",
+        409,
+        "uniqueness",
+        r"^userName: user ([0-9a-f-]{36}) ",
+    ),
     _Case(
         "Another user has this userName already. Let the IdP match on userName before it creates, or rename or delete the "
         "other user in the IdP.",
         409,
         "uniqueness",
     ),
+    _Case("The IdP names members by externalId: choose a profile that understands it (`unknown_member`, such as generic-externalid), or "
+          "let the IdP send the id that this service gave.", 400, "invalidValue", _EXTERNAL_ID),
     _Case("The group was pushed before this member: assign the user to the app first, then push the group again.",
           400, "invalidValue", _UNKNOWN_MEMBER),
     _Case("Two users have this key: name members by the id that this service gave, or make the key unique in the IdP.",
@@ -82,9 +94,10 @@ def fix_of(status: int, scim_type: str | None, detail: str | None) -> str | None
     """The fix of a refusal, in words for the IdP's admin; None for a request that was not refused."""
     if status < 400:
         return None
-    return next((case.fix for case in _CASES if case.fits(status, scim_type, detail or "")), _OTHERWISE)
+    fixes = (case.fix_for(status, scim_type, detail or "") for case in _CASES)
+    return next((fix for fix in fixes if fix is not None), _OTHERWISE)
 
 
 def is_unknown_member(detail: str) -> bool:
     """Whether the sentence of a refusal says that a member of a group does not exist, mostly because the group came before its users."""
-    return re.search(_UNKNOWN_MEMBER, detail) is not None
+    return re.search(_UNKNOWN_MEMBER, detail) is not None and re.search(_EXTERNAL_ID, detail) is None

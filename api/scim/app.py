@@ -280,7 +280,9 @@ class ScimApp:
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
         try:
-            return await self._services.authentication.authenticate(authorization, call.address, fresh=fresh)
+            return await self._services.authentication.authenticate(
+                authorization, call.address, route=f"{call.method} {_route(call).template}", fresh=fresh
+            )
         except Unauthorized:
             with contextlib.suppress(Unauthorized):  # without a token the request belongs to no directory
                 owner = await formerly(self._services.ledger, presented(authorization), call.directory)

@@ -34,9 +34,11 @@ _SENTENCES: Final = {
     "get_resource_type": "One resource type (RFC 7643 §6).", "list_schemas": "The schemas of this directory (RFC 7643 §7).",
     "get_schema": "One schema (RFC 7643 §7).",
 }  # fmt: skip
+_CONFIG: Final = "urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"
+_CURSOR: Final = "AaZH8sKbkfDnAGQABmF62B3NAAGX8sRdHnw6m0Q_DipsHVg"
 _QUERY: Final = {
     "filter": (_TEXT, "A filter (RFC 7644 §3.4.2.2).", 'userName eq "ada@example.com"'), "startIndex": ({"type": "integer"}, "The first of the page, from 1.", 1),
-    "count": ({"type": "integer"}, "The most that the page has.", 100), "cursor": (_TEXT, "Pages by cursor (RFC 9865): empty for the first, then `nextCursor`.", ""),
+    "count": ({"type": "integer"}, "The most that the page has.", 100), "cursor": (_TEXT, "Pages by cursor (RFC 9865): empty for the first, then `nextCursor`.", _CURSOR),
     "sortBy": (_TEXT, "The attribute that the list is sorted by.", "userName"),
     "sortOrder": ({"type": "string", "enum": ["ascending", "descending"]}, "The order of `sortBy`.", "ascending"),
 }  # fmt: skip
@@ -82,7 +84,7 @@ def components() -> dict[str, Document]:
         "ScimError": _message(ERROR_URN, "An error (RFC 7644 §3.12). `detail` says what was wrong and what to do.", ["status", "detail"], {
             "status": _TEXT, "scimType": _TEXT, "detail": _TEXT,
         }),
-        "ScimDocument": _object(["schemas"], {"schemas": _array(_TEXT), "id": _TEXT, "meta": _FREE}) | {"description": "A document about the server."},
+        "ScimDocument": _object(["schemas"], {"schemas": _array(_TEXT) | {"examples": [[_CONFIG]]}, "id": _TEXT, "meta": _FREE}) | {"description": "A document about the server."},
     }  # fmt: skip
 
 
@@ -169,7 +171,7 @@ def _answers(method: str, name: str) -> Document:
             found["304"] = {"description": "Not Modified"}
         if name == "patch_group":
             found["204"] = {"description": "No Content, unless `attributes` or `excludedAttributes` ask for the group"}
-    return found | dict.fromkeys(("4XX", "5XX"), _answer("An error (RFC 7644 §3.12).", "ScimError"))
+    return found | {errors: _answer("An error (RFC 7644 §3.12).", "ScimError") for errors in ("4XX", "5XX")}
 
 
 def _answered(name: str) -> str:
@@ -191,6 +193,7 @@ def _resource(kind: ResourceType) -> Document:
     named = [
         attribute.name for attribute in kind.attributes.values() if attribute.required and attribute.mutability != "readOnly"
     ]
+    properties["schemas"]["examples"] = [[kind.schema]]
     return _object(["schemas", *(name for name in named if name != "schemas")], properties | extensions) | {
         "description": f"A {kind.name.lower()} (RFC 7643 §4). A directory may have further extensions."
     }

@@ -11,7 +11,7 @@ from ledger.directories import Directory
 from ledger.turns import Turns
 from projections import reads
 from scim.casefolding import casefold
-from scim.errors import InvalidValue
+from scim.errors import InvalidValue, UnknownMembers
 from scim.filter_dependencies import compared_members, with_member_ids
 from scim.leniency import Leniency, Tolerance
 from scim.member_operations import MemberOperation
@@ -49,6 +49,17 @@ async def resolve_members(turns: Turns, directory: Directory, values: Sequence[s
     if found:
         leniency.note(Tolerance.UNKNOWN_MEMBER)
     return found
+
+
+async def with_external_ids(turns: Turns, directory: Directory, refused: UnknownMembers) -> InvalidValue:
+    """The refusal; if its members are externalIds of users here, it says so: the IdP's key is another one than the profile's."""
+    macs = {reads.blind(directory, "externalId", member): member for member in refused.members}
+    async with turns.connection(directory.id) as conn:
+        owned = await reads.owners(conn, directory, "externalId", list(macs))
+    if not owned:
+        return refused
+    says = "It is the externalId of a user" if len(refused.members) == 1 else "Among them are externalIds of users"
+    return InvalidValue(f"{refused.detail} {says} of this directory.")
 
 
 def _keys(directory: Directory, key: str, values: Sequence[str]) -> _Keys:

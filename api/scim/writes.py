@@ -1,6 +1,7 @@
 """SCIM writes: from the body of a request to a command, and from its outcome to the answer."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -10,7 +11,7 @@ import psycopg
 import structlog
 
 from api.scim.http import Answer, Content, streamed
-from api.scim.members import members_named_in, patch_with_ids, resolve_members
+from api.scim.members import members_named_in, patch_with_ids, resolve_members, with_external_ids
 from api.scim.points import groups_of_user
 from api.scim.resources import each, etag, group_json, object_members, shown_groups, with_meta
 from api.services import Services
@@ -40,7 +41,7 @@ from projections.reads import Resource, SealedResource
 from projections.user_groups import GroupOf
 from scim.apply import changed_names
 from scim.casefolding import casefold
-from scim.errors import NotFound, TooMany, Unavailable
+from scim.errors import InvalidValue, NotFound, TooMany, Unavailable, UnknownMembers
 from scim.leniency import Leniency
 from scim.normalise import normalise
 from scim.patch import Patch, read_patch
@@ -220,6 +221,8 @@ class Write:
             outcome = await self._services.ledger.submit(submission)
         except Exception as refused:
             span.end(type(refused).__name__)
+            if isinstance(refused, UnknownMembers):
+                raise await self._explained(refused) from None
             raise
         finally:
             patience.charge(wait)
@@ -228,6 +231,11 @@ class Write:
         self._call.events += outcome.events
         self._call.changed_bytes += outcome.size
         return outcome
+
+    async def _explained(self, refused: UnknownMembers) -> InvalidValue:
+        with contextlib.suppress(psycopg.Error, Unavailable):  # without the look-up the refusal is true too
+            return await with_external_ids(self._services.ledger.turns, self._directory, refused)
+        return refused
 
     # -- out ----------------------------------------------------------------
 

@@ -393,6 +393,13 @@ export interface ClientRevokedEvent extends Envelope {
   data: ClientRevokedData | Withheld | Erased | Unreadable;
 }
 
+/** `token.expiring`, see docs/events.md. */
+export interface TokenExpiringEvent extends Envelope {
+  type: "token.expiring";
+  subject: TokenSubject;
+  data: TokenExpiringData | Withheld | Erased | Unreadable;
+}
+
 /** Why an event happened; later releases may add causes. */
 export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "operator";
 
@@ -860,6 +867,20 @@ export interface TokenBoundData {
   changes: Array<Change>;
 }
 
+/** `days`: the warning that this is, of 30, 7 and 1 days before the expiry. */
+export interface TokenExpiring {
+  days: number;
+  /** RFC 3339, UTC. */
+  expires_at: string;
+  id: string;
+  name: string;
+}
+
+export interface TokenExpiringData {
+  object: TokenExpiring;
+  changes: Array<Change>;
+}
+
 /** `seal`: the HMAC of the token's row; `supersedes`: the token that it replaces. */
 export interface TokenIssued {
   bodies: boolean;
@@ -986,7 +1007,8 @@ export type LedgerEvent =
   | DirectorySchemaRegisteredEvent
   | ClientCreatedEvent
   | ClientRotatedEvent
-  | ClientRevokedEvent;
+  | ClientRevokedEvent
+  | TokenExpiringEvent;
 
 /** The name of an event type. */
 export type EventType = LedgerEvent["type"];

@@ -87,7 +87,7 @@ def update(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a consumer: only what is named; everything else stays as it is. Exit 4 if there is none of that name.
+    """Change the named fields of a consumer. The others stay as they are. Exit 4 if there is none of that name.
 
     Example: scim-ledger consumer update door --url https://door.example.com/hooks
     """
@@ -131,7 +131,7 @@ def list_command(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: ConsumerName, *, as_json: AsJson = False) -> None:
-    """Show a consumer: its definition, its lag, and what blocks it.
+    """Show a consumer: its definition, its lag, what blocks it.
 
     Example: scim-ledger consumer show door
     """
@@ -152,7 +152,7 @@ def audit(
     to: Annotated[str | None, typer.Option("--to", help="Likewise.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute from the log what a consumer acknowledged, and print the holes. Exit 1 if there are any.
+    """Print the holes in what a consumer acknowledged. They are recomputed from the log. Exit 1 if there are any.
 
     Example: scim-ledger consumer audit door --from 2026-11-01T00:00:00Z
     """
@@ -201,7 +201,7 @@ def pause(name: ConsumerName, *, key: Key = None, as_json: AsJson = False) -> No
 
 @app.command()
 def resume(name: ConsumerName, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Continue where it stopped; also after a receiver answered 410.
+    """Continue where it stopped, also after an answer 410.
 
     Example: scim-ledger consumer resume door
     """
@@ -223,7 +223,7 @@ def seek(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move a consumer back (events come again) or forward (events are skipped, and the audit shows it).
+    """Move a consumer back or forward. Back, events come again; forward, they are skipped, and the audit shows it.
 
     Example: scim-ledger consumer seek door seq:97 --reason outage
     """
@@ -255,7 +255,7 @@ def pull(
     expand: Annotated[str | None, typer.Option(help="Names in membership events: member, group, or member,group.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the next events of a consumer that pulls, and the cursor to acknowledge them. Its place stays.
+    """Print the next events of a pull consumer, and their cursor. Its place stays until `ack` has the cursor.
 
     Example: scim-ledger consumer pull door --limit 10 --wait 20
     """
@@ -275,7 +275,7 @@ def ack(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Acknowledge for a consumer that pulls, up to a cursor or an event.
+    """Acknowledge the events up to a cursor or an event.
 
     Example: scim-ledger consumer ack door evt_acme_97_5f0c9a1e
     """

@@ -95,7 +95,7 @@ def retry_parked(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a parked delivery back, before newer ones of its subject that have not left yet.
+    """Bring a parked delivery back. It goes before newer ones of its subject that have not left yet.
 
     Example: scim-ledger parked retry door evt_acme_97_5f0c9a1e --reason fixed
     """

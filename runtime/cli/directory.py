@@ -7,8 +7,9 @@ import typer
 from runtime.cli.client import ask, service
 from runtime.cli.completing import DirectorySlug
 from runtime.cli.confirming import confirm_name
+from runtime.cli.health import print_health
 from runtime.cli.nouns import DIRECTORY_NOUNS, new_group
-from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, cell, plain, print_list, print_record, print_rows, say
+from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, print_list, print_record, say
 from runtime.exits import FINDING
 
 app = new_group("IdP connections.", DIRECTORY_NOUNS)
@@ -88,7 +89,7 @@ def close(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Close a directory for ever: all access ends at once, its tokens are revoked, then it is cleaned up.
+    """Close a directory for ever. All access ends at once, its tokens are revoked, then it is cleaned up.
 
     Example: scim-ledger directory close acme --reason 'contract ended'
     """
@@ -101,7 +102,7 @@ def close(
 
 @app.command("accept-clock")
 def accept_clock(directory: DirectorySlug, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Accept writes although the clock is behind the last event: they get its time until the clock has passed it.
+    """Accept writes although the clock is behind the last event. They get its time until the clock has passed it.
 
     Example: scim-ledger directory accept-clock acme --reason 'clock repaired'
     """
@@ -115,7 +116,7 @@ def accept_clock(directory: DirectorySlug, *, reason: Reason, key: Key = None, a
 
 @app.command()
 def snapshot(directory: DirectorySlug, *, as_json: AlwaysJson = True) -> None:
-    """Print all state of a directory as of now, one line of JSON for each user, group and membership.
+    """Print all users, groups and memberships as of now. Each is a line of JSON.
 
     Example: scim-ledger directory snapshot acme > acme.ndjson
     """
@@ -131,7 +132,9 @@ def doctor(
     hours: Annotated[int, typer.Option(min=1, max=720, help="How far to look back.")] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Show the health of a directory's IdP: silence, refusals with reasons, retry storms, tolerances, token ages.
+    """Show the health of a directory's IdP, and what to do. Exit 1 if there is anything.
+
+    It shows mistakes in URLs and tokens, silence, refusals with reasons, retry storms, tolerances, tokens.
 
     Example: scim-ledger directory doctor acme --hours 72
     """
@@ -139,26 +142,9 @@ def doctor(
     if as_json:
         say(True, report, "")
     else:
-        _print_health(report)
+        print_health(report)
     if report["advice"]:
         raise SystemExit(FINDING)
-
-
-def _print_health(report: dict[str, Any]) -> None:
-    last, changed = (f"{cell(report[name])} UTC" if report[name] else "" for name in ("last_request", "last_change"))
-    print(f"{report['directory']} ({report['profile']}): " + (f"last request {last}" if last else "no request yet"))
-    print(f"last change {changed}" if changed else "no change yet")
-    for line in report["advice"]:
-        print(f"! {plain(line)}")
-    for title in ("operations", "mistakes", "refusals", "tolerances"):
-        if report[title]:
-            span = (
-                f"since {cell(report['since'])} UTC, the newest of more"
-                if report["since"]
-                else f"of the last {report['hours']} hours"
-            )
-            print(f"\n{title} {span}")
-            print_rows(report[title])
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

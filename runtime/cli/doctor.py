@@ -7,7 +7,7 @@ from runtime.cli.client import Service, service
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, list_of, print_list
 from runtime.cli.wording import in_commands
-from runtime.exits import FINDING, UNREACHABLE, CommandError
+from runtime.exits import FINDING, REFUSED, UNREACHABLE, CommandError
 
 app = new_group("What needs attention.")
 Row = dict[str, Any]
@@ -18,6 +18,11 @@ NOT_ANSWERED: Final[Mapping[str, str]] = {
     "connection_refused": "Nothing listens at its URL.",
     "tls": "The certificate at its URL is not valid for the host, or its authority is not trusted (SSL_CERT_FILE).",
     "redirect": "The receiver answers with a redirect, which is not followed: scim-ledger consumer update {name} --url",
+}
+# Findings of the report of credentials that cut somebody off.
+CREDENTIALS: Final[Mapping[str, str]] = {
+    "expires_soon": "It expires within 30 days",
+    "expired_in_use": "It has ended, and somebody still sends it",
 }
 LIVING: Final = {"active", "paused"}  # a closed directory needs no attention
 
@@ -47,7 +52,8 @@ def doctor(*, as_json: AsJson = False) -> None:
     Example: scim-ledger doctor
     """
     with service() as found:
-        rows = [*_service(found), *_consumers(found), *_directories(found)]
+        of_directories = _directories(found)
+        rows = [*_service(found), *_consumers(found), *_credentials(found, of_directories), *of_directories]
     if rows or as_json:
         print_list(as_json, list_of(rows))
     else:
@@ -68,6 +74,22 @@ def _service(found: Service) -> list[dict[str, str]]:
             raise
         return [_row("service", str(broken.problem.get("part", "")), broken.text)]
     return [_row("service", warning["reason"], warning["says"]) for warning in ready.get("warnings", ())]
+
+
+def _credentials(found: Service, said: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Tokens that stop somebody soon, or have stopped somebody; those of an IdP that its directory names are left out. Admins see the rest in `token report`."""
+    try:
+        report = found.ask("token report")
+    except CommandError as refused:
+        if refused.code != REFUSED:
+            raise
+        return []
+    known = " ".join(row["advice"] for row in said)
+    return [
+        _row("credential", one["subject"]["name"], f"{CREDENTIALS[one['finding']]}: {one['fix']}")
+        for one in report["data"]
+        if one["finding"] in CREDENTIALS and f"Token {one['subject']['name']} " not in known
+    ]
 
 
 def _directories(found: Service) -> list[dict[str, str]]:

@@ -1,12 +1,15 @@
 """The verbs that work on the machine itself: serve, migrate, settings, demo, completion. Their imports are made when they run."""
 
+from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from runtime.cli.nouns import COMPLETE, PROGRAM, new_group
 from runtime.cli.printing import AsJson, cell, list_of, print_list, say
+from runtime.cli.progress import progress_bar
 
 app = new_group("What works on the machine itself.")
 
@@ -44,6 +47,45 @@ def migrate(*, as_json: AsJson = False) -> None:
 
     applied = migrate_here()
     say(as_json, {"applied": applied}, "\n".join(applied) or "The schema is current.")
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A directory that does not exist yet, best on another disk.")],
+    *,
+    trial: Annotated[bool, typer.Option(help="Start a copy of it too; that needs its size twice.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the embedded PostgreSQL while it runs, and check the backup. Exit 1 if it is damaged.
+
+    Example: scim-ledger backup /mnt/backups/ledger-2026-11-30
+    """
+    from runtime.backup import backup_here
+
+    made, size = backup_here(target, progress_bar, trial=trial)
+    text = (
+        f"Backed up {target}: {size / 2**20:.0f} MiB, all events up to position {made.position}; checked{', and started once' if trial else ''}.\n"
+        f"It opens only with key {made.key_id}: keep a copy of the key file, apart from the backup."
+    )
+    say(as_json, {"backup": str(target), "bytes": size, **asdict(made)}, text)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A directory that `scim-ledger backup` made.")], *, as_json: AsJson = False
+) -> None:
+    """Restore a backup into an empty data directory, and check it by starting it. Exit 1 if it is damaged.
+
+    Example: scim-ledger restore /mnt/backups/ledger-2026-11-30
+    """
+    from runtime.backup import restore_here
+
+    known, head = restore_here(source, progress_bar)
+    text = (
+        f"Restored {source} of {cell(known.made_at)}: the log ends at position {head}. Start the service.\n"
+        "Readers that were further get 409 cursor_ahead or cursor_forked, and say what they have to undo."
+    )
+    say(as_json, {"restored": str(source), "head_position": head, **asdict(known)}, text)
 
 
 @app.command()

@@ -25,10 +25,12 @@ Nouns: TypeAlias = Mapping[str, Noun]
 NOUNS: Final[Nouns] = {
     "serve": Noun("machine", "Start the service.", verb=True),
     "migrate": Noun("machine", "Bring the database schema to this release.", verb=True),
+    "backup": Noun("machine", "Back up the embedded PostgreSQL while it runs.", verb=True),
+    "restore": Noun("machine", "Restore a backup into an empty data directory.", verb=True),
     "settings": Noun("machine", "Show every setting with its value, source and meaning.", verb=True),
-    "doctor": Noun("doctor", "Show what needs attention: the service, its directories, its consumers.", verb=True),
+    "doctor": Noun("doctor", "Show what needs attention.", verb=True),
     "demo": Noun("machine", "Run the demo, from the first push to a replay.", verb=True),
-    "completion": Noun("machine", "Print the script with which a shell completes commands and options.", verb=True),
+    "completion": Noun("machine", "Print the script for completion in a shell.", verb=True),
     "directory": Noun("directory", "IdP connections."),
     "user": Noun("resources", "The current users of a directory.", "users"),
     "group": Noun("resources", "The current groups of a directory.", "groups"),
@@ -45,7 +47,7 @@ NOUNS: Final[Nouns] = {
 DIRECTORY_NOUNS: Final[Nouns] = {
     "profile": Noun("profile", "Profiles: how kinds of IdP write SCIM."),
     "schema": Noun("schema", "Extension schemas of a directory."),
-    "surge": Noun("surge", "The surge brake: an alarm, or a hold, for too many revocations in an hour."),
+    "surge": Noun("surge", "The brake on too many revocations in an hour."),
 }
 
 

@@ -57,7 +57,7 @@ def list_command(
     directory: Annotated[str | None, typer.Option(autocompletion=directory_slugs, help="Only those of this directory.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List OAuth 2.0 clients with their dates; secrets are not stored.
+    """List clients with their dates; secrets are not stored.
 
     Example: scim-ledger client list --directory acme
     """
@@ -67,7 +67,7 @@ def list_command(
 
 @app.command()
 def show(client: ClientId, *, as_json: AsJson = False) -> None:
-    """Show an OAuth 2.0 client: its directory, its keys, its dates, its last use.
+    """Show a client: its directory, its keys, its dates, its last use.
 
     Example: scim-ledger client show 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
     """
@@ -86,7 +86,7 @@ def renew_secret(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give an OAuth 2.0 client a new secret, shown once. The old one works until the overlap ends.
+    """Give a client a new secret, shown once. The old one works until the overlap ends.
 
     Example: scim-ledger client rotate 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
     """
@@ -102,7 +102,7 @@ def revoke_client(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke an OAuth 2.0 client: it and its access tokens are refused from the next request on.
+    """Revoke a client: it is refused from the next request on. So are its access tokens.
 
     Example: scim-ledger client revoke 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
     """

@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeAlias
 
 import typer
@@ -20,7 +22,7 @@ Superseded: TypeAlias = Annotated[
     bool, typer.Option("--include-superseded", help="Send also grants that a later event took back.")
 ]
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-_INSTANT: Final = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}):\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
+_INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
 GAP: Final = "  "
 
 
@@ -86,15 +88,30 @@ def as_text(document: Any) -> str:
 
 
 def cell(value: object) -> str:
-    """A value on one line; instants without seconds."""
+    """A value on one line; instants in UTC to the second, in the form that options such as --as-of take."""
     if isinstance(value, str):
-        instant = _INSTANT.fullmatch(value)
-        return f"{instant[1]} {instant[2]}" if instant else plain(value).replace("\n", " ")
+        return _instant(value) if _INSTANT.fullmatch(value) else plain(value).replace("\n", " ")
     if isinstance(value, list):
         return " ".join(cell(one) for one in value)  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
         return " ".join(f"{name}={cell(one)}" for name, one in value.items())  # pyright: ignore[reportUnknownVariableType]
     return {None: "", True: "yes", False: "no"}.get(value, str(value)) if value is None or isinstance(value, bool) else str(value)
+
+
+def _instant(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError):  # digits that are no time
+        return text
+
+
+def print_text(text: str, first: str = "", rest: str = "") -> None:
+    """Print a text, on a terminal wrapped at its width; `first` and `rest` stand before its first and further lines."""
+    line = first + plain(text)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
+    print(line)
 
 
 def plain(text: str) -> str:

@@ -11,7 +11,7 @@ from runtime.cli.client import ask, service
 from runtime.cli.completing import DirectorySlug
 from runtime.cli.files import json_file, read_file
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, plain, say
+from runtime.cli.printing import AsJson, Key, plain, print_list, say
 from runtime.exits import FINDING, REFUSED, USAGE, CommandError
 
 app = new_group("Profiles: how kinds of IdP write SCIM.")
@@ -24,7 +24,7 @@ def list_command(*, as_json: AsJson = False) -> None:
     Example: scim-ledger directory profile list
     """
     found = ask("directory profile list")
-    say(as_json, found, "\n".join(f"{row['profile']:14} {row['title']}" for row in found["data"]))
+    print_list(as_json, found, ("profile", "title"))
 
 
 @app.command()
@@ -96,7 +96,7 @@ def try_command(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recorded request with a profile and print what would be stored. Exit code 1 if it would be refused.
+    """Print what a profile would make of a recorded request. Exit code 1 if it would be refused.
 
     Example: scim-ledger directory profile try okta request.json
     """

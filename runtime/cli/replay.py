@@ -56,7 +56,7 @@ def rebuild(
 
 @app.command()
 def verify(*, as_json: AsJson = False) -> None:
-    """Recompute the log's hashes and columns and the read models, without changing anything. Exit 1 and a list if anything differs.
+    """Check the log and the read models by recomputing them. Nothing is changed. Exit 1 and a list if anything differs.
 
     Example: scim-ledger replay verify
     """
@@ -118,7 +118,7 @@ def run(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send deliveries again beside live traffic; the events of one subject are never interleaved.
+    """Send deliveries again beside live traffic. The events of one subject are never interleaved.
 
     Example: scim-ledger replay run door --from seq:97 --reason outage --wait
     """

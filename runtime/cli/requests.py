@@ -21,7 +21,7 @@ REQUEST_COLUMNS: Final = (
     "scim_type",
     "detail",
     "fix",
-    "duration_us",
+    "duration_ms",
     "request_id",
 )
 
@@ -35,10 +35,19 @@ def list_command(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List requests, newest first.
+    """List requests, newest first. Those with a mistake in the URL or the token have it as their path.
 
     Example: scim-ledger requests list --directory acme --refused
     """
     query: dict[str, Any] = {"directory": directory, "status": status, "refused": True if refused else None}
     with service() as found:
-        print_list(as_json, found.listed("requests list", limit=limit, query=query), REQUEST_COLUMNS)
+        listed = found.listed("requests list", limit=limit, query=query)
+    print_list(as_json, listed if as_json else {"data": [_shown(row) for row in listed["data"]]}, REQUEST_COLUMNS)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A request for people. What was refused for its URL or its token has no path in the journal."""
+    took = f"{row['duration_us'] / 1000:.1f}"
+    if "mistake" not in row:
+        return {**row, "duration_ms": took}
+    return {**row, "method": "", "path": f"mistake: {row['mistake'].replace('_', ' ')}"}

@@ -8,7 +8,8 @@ from runtime.cli.client import ask, service
 from runtime.cli.completing import consumer_names, directory_slugs
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, print_list, print_record, say
+from runtime.cli.printing import AsJson, Key, cell, print_list, print_record, print_rows, say
+from runtime.exits import FINDING
 
 app = new_group("Bearer tokens.")
 TokenId = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
@@ -109,10 +110,34 @@ def rotate(
 
 
 @app.command()
+def report(*, as_json: AsJson = False) -> None:
+    """List credentials to rotate, revoke or narrow. Exit 1 if there are any.
+
+    Example: scim-ledger token report
+    """
+    found = ask("token report")
+    if as_json:
+        say(True, found, "")
+    elif found["data"]:
+        rows = [
+            {**row, "subject": f"{row['subject']['kind']} {row['subject']['name']}", "id": row["subject"]["id"]}
+            for row in found["data"]
+        ]
+        print_rows(rows, ("severity", "finding", "subject", "id", "since", "fix"))
+    else:
+        print("No credential needs attention.")
+    if found["data"]:
+        raise SystemExit(FINDING)
+
+
+@app.command()
 def revoke(
     token: TokenId,
     *,
     reason: Annotated[str | None, typer.Option(help="Why; it is put on record.")] = None,
+    unused_for: Annotated[
+        int | None, typer.Option(min=300, help="Seconds: refuse if it was used within that time, so that nobody is cut off.")
+    ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -123,6 +148,17 @@ def revoke(
     with service() as asked:
         if not yes:
             known = asked.ask("token show", token=token)  # nobody confirms what does not exist
-            confirm(False, f"This revokes token {known['id']} ({known['role']}, {known['name']}) for ever.")
-        found = asked.ask("token revoke", body={"reason": reason}, token=token) or {}
+            confirm(False, f"This revokes token {known['id']} ({known['role']}, {known['name']}; {_last_use(known)}) for ever.")
+        found = asked.ask("token revoke", body={"reason": reason, "unused_for_seconds": unused_for}, token=token) or {}
     say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")
+
+
+def _last_use(token: dict[str, Any]) -> str:
+    """When and where a token was used last, for whoever is about to end it."""
+    if token["last_used_at"] is None:
+        return "never used"
+    place = token["last_used_from"] or {}
+    where = "".join(
+        [f" at {place['route']}" if place.get("route") else "", f" from {place['network']}" if place.get("network") else ""]
+    )
+    return f"last used {cell(token['last_used_at'])} UTC{where}"

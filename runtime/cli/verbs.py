@@ -57,6 +57,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "group show": _get(f"{_DIRECTORY}/groups/{{group}}"),
     "token issue": _post("/v1/tokens"),
     "token list": _get("/v1/tokens"),
+    "token report": _get("/v1/tokens/report"),
     "token show": _get("/v1/tokens/{token}"),
     "token rotate": _post("/v1/tokens/{token}/rotate"),
     "token revoke": Route("DELETE", "/v1/tokens/{token}"),
@@ -104,6 +105,8 @@ VERBS: Final[Mapping[str, Route]] = {
     "requests list": _get("/v1/requests"),
 }
 # Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").
-LOCAL: Final = frozenset({"serve", "migrate", "settings", "demo", "completion", "replay rebuild", "replay verify"})
+LOCAL: Final = frozenset(
+    {"serve", "migrate", "backup", "restore", "settings", "demo", "completion", "replay rebuild", "replay verify"}
+)
 # Further routes of a verb, under a name that is no command -> the verb.
 PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}

@@ -114,15 +114,17 @@ def test_mistakes_in_url_and_token_are_explained_where_they_were_meant(make_serv
             ("acme/v2/Users", None, 401), ("acme/v2/Users", "Basic eDp5", 401), ("acme/v2/Users", unknown, 401),
             ("acme/v2/Users", cut, 401), ("acme/v2/Users", cut, 401), ("acme/Users", own, 404), ("acme", None, 404), ("v2/Users", own, 404),
             ("acmee/v2/Users", own, 403), ("other/v2/Users", own, 403), ("other/v2/Users", cut, 401), ("nowhere/v2/Users", unknown, 401),
-            ("acme/v2/Users", own.removeprefix("Bearer "), 401), ("acme/v2/Users", f"Bearer {own}", 401),
+            ("acme/v2/Users", own.removeprefix("Bearer "), 401), ("acme/v2/Users", f"Bearer {own}", 401), ("../acme/v2/Users", own, 404),
             ("acme/v2/Users", own.replace("sl_", "'sl_") + "'", 401), ("acme/v2/Users", unknown.removeprefix("Bearer "), 401),
         ]  # fmt: skip
         for path, authorization, status in sent:
-            answer = httpx.get(f"{base}/{path}", headers={"Authorization": authorization} if authorization else {})
+            answer = httpx.get(
+                f"{base}/{path}".replace("/scim/../", "/"), headers={"Authorization": authorization} if authorization else {}
+            )
             assert (answer.status_code, "acme" in answer.text) == (status, False)
         wanted = {
             "acme": {("no_token", None): 1, ("not_a_token", None): 3, ("wrong_secret", number): 2, ("no_v2", number): 2, ("no_v2", None): 1,
-                     ("wrong_slug", number): 3, ("no_bearer", number): 1, ("bearer_twice", number): 1, ("in_quotes", number): 1},
+                     ("wrong_slug", number): 3, ("no_bearer", number): 1, ("bearer_twice", number): 1, ("in_quotes", number): 1, ("no_scim", number): 1},
             "other": {("foreign_token", None): 2},
         }  # fmt: skip
         for slug, counts in wanted.items():
@@ -141,7 +143,10 @@ def test_mistakes_in_url_and_token_are_explained_where_they_were_meant(make_serv
         assert entries["no_v2", None, 404]["detail"] == "Requests came to a URL without /v2 after the directory."
     shown = service.cli("directory", "doctor", "acme")
     assert shown.returncode == 1
-    assert "Requests came without a token." in shown.stdout
+    assert shown.stdout.count("Requests came without a token.") == 1
+    listed = service.cli("requests", "list", "--directory", "acme").stdout
+    assert "mistake: no bearer" in listed
+    assert "GET" not in listed, "a mistake has no path"
 
 
 def test_the_doctor_sees_what_the_mapping_of_the_idp_does_wrong(make_service: Callable[..., Service]) -> None:
@@ -268,12 +273,31 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert "repeats POST /Users without success (25 times" in sick.stdout
     assert "userName is required" in sick.stdout
     assert "fill it in the IdP" in " ".join(sick.stdout.split())
+    with service.client("scim") as client, service.client("operator") as operator:
+        for name in ("twin-a", "twin-b"):
+            for _ in range(2):
+                last = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": name})
+        _written(service, operator, last.headers["X-Request-Id"])
     report = json.loads(service.cli("directory", "doctor", "acme", "--json").stdout)
+    (taken,) = [row for row in report["refusals"] if row["status"] == 409]
+    assert taken["count"] == 2, "sentences that differ in ids only are one reason"
+    assert taken["fix"].startswith(f"User {taken['detail'].split()[2]} has this userName already")
     assert report["retry_storms"][0]["count"] == 25
     assert report["refusals"][0]["count"] == 25
     assert "fill it in the IdP" in report["refusals"][0]["fix"]
     assert (report["spikes"], report["test_objects"]) == ([], 0)
     assert service.cli("directory", "doctor", "nowhere").returncode == 4
+    service.cli("directory", "pause", "acme", "--reason", "test")
+    paused = service.cli("directory", "doctor", "acme")
+    assert "! It is paused since 20" in paused.stdout.splitlines()[2]
+    service.cli("directory", "close", "acme", "--reason", "test", "--confirm", "acme")
+    closed = service.cli("directory", "doctor", "acme")
+    assert (closed.returncode, closed.stdout.startswith("acme: Closed since 20")) == (0, True)
+    with service.client("scim") as client, service.client("operator") as operator:
+        refused = client.get(service.scim + "/Users")
+        _written(service, operator, refused.headers["X-Request-Id"])
+    goes_on = service.cli("directory", "doctor", "acme")
+    assert (goes_on.returncode, "! The IdP still sends requests (the last 20" in goes_on.stdout) == (1, True)
 
 
 def test_old_entries_are_pruned(app_url: str) -> None:
@@ -319,6 +343,7 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
         "directory": "acme",
         "clock": None,
         "state": "active",
+        "state_since": None,
         "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
         "retry_storms": [],
         "operations": [],
@@ -338,6 +363,7 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
             "user_names_without_email": None,
         },
         "tokens": [],
+        "clients": [],
     }
     assert "23.3 times the usual" in advice(report, minute)[-1]
 

@@ -76,6 +76,9 @@ HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     ("auditor", "GET", "/v1/audit/acme/population?type=Person", None, 400, "`type` is not one of User, Group."),
     ("operator", "POST", "/v1/replays", {"name": "n", "consumer": "crm", "from": "seq:1", "reason": "x", "dryrun": True}, 400, "`dryrun` is not a field of this request; did you mean `dry_run`?"),
     # SCIM
+    ("scim", "GET", "/acme/v2/Users", None, 404, "SCIM lives under /scim/{directory}/v2."),
+    (None, "POST", "/nowhere/v2", None, 404, "SCIM lives under /scim/{directory}/v2."),
+    ("scim", "GET", "/acme/v3/Users", None, 404, NO_ROUTE),
     ("scim", "GET", "/scim/acme/Users", None, 404, "SCIM lives under /scim/{directory}/v2."),
     ("scim", "GET", "/scim/acme/v2/Users?filter=userName%20eq%20ada", None, 400, "The filter needs a value at character 13: text in double quotes, a number, true, false or null."),
     ("scim", "GET", '/scim/acme/v2/Users?filter=usrName%20eq%20"ada"', None, 400, 'The filter names an attribute "usrName" at character 1 that this resource type does not have.'),

@@ -1,16 +1,15 @@
 """OAuth 2.0 client credentials (RFC 6749 §4.4, RFC 7523, RFC 8414), with the clients of others as they come."""
 
+import json
 import os
-import time
-import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
-from joserfc import jwt
 from joserfc.jwk import Key, RSAKey
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session
@@ -18,8 +17,6 @@ from requests_oauthlib import OAuth2Session
 from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
-JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-CREDENTIALS = {"grant_type": "client_credentials"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,43 +44,6 @@ def _client(service: Service, **asked: Any) -> dict[str, Any]:
 
 def _signing(service: Service, key: Key, **asked: Any) -> dict[str, Any]:
     return _client(service, auth="jwt", jwks={"keys": [key.as_dict(private=False)]}, **asked)
-
-
-def _claims(client: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    now = int(time.time())
-    claims = {
-        "iss": client["client_id"], "sub": client["client_id"], "aud": client["token_endpoint"], "iat": now, "exp": now + 300,
-        "jti": uuid.uuid4().hex,
-    }  # fmt: skip
-    return {name: value for name, value in (claims | changed).items() if value is not None}
-
-
-def _assertion(client: dict[str, Any], key: Key, algorithm: str = "RS256", kid: str | None = None, **changed: Any) -> str:
-    header = {"alg": algorithm} | ({} if kid is None else {"kid": kid})
-    return jwt.encode(header, _claims(client, **changed), key, algorithms=[algorithm])
-
-
-def _ask(client: dict[str, Any], data: dict[str, str] | None = None, **more: Any) -> httpx.Response:
-    return httpx.post(client["token_endpoint"], data=CREDENTIALS | (data or {}), **more)
-
-
-def _ask_with(client: dict[str, Any], assertion: str, **data: str) -> httpx.Response:
-    return _ask(client, {"client_assertion_type": JWT_BEARER, "client_assertion": assertion, **data})
-
-
-def _create(service: Service, token: str, method: str = "POST") -> httpx.Response:
-    body = {"schemas": [USER], "userName": f"oauth-{uuid.uuid4().hex}"}
-    return httpx.request(method, service.scim + "/Users", json=body if method == "POST" else None, headers=_bearer(token))
-
-
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
-def _revoke(service: Service, client: dict[str, Any]) -> None:
-    with service.client("admin") as admin:
-        gone = admin.request("DELETE", f"{service.base}/v1/clients/{client['id']}", json={"reason": "planned work"})
-    assert gone.status_code == 204, gone.text
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
@@ -117,3 +77,32 @@ def test_requests_oauthlib_gets_a_token(service: Service) -> None:
     with OAuth2Session(client=BackendApplicationClient(made["client_id"])) as session:
         session.fetch_token(made["token_endpoint"], client_secret=made["client_secret"], include_client_id=True)
         assert session.get(service.scim + "/ServiceProviderConfig").status_code == 200
+
+
+def test_the_command_line_makes_shows_rotates_and_revokes_a_client(service: Service, tmp_path: Path, rsa: RSAKey) -> None:
+    def told(*words: str, code: int = 0) -> str:
+        ended = service.cli(*words)
+        assert ended.returncode == code, ended.stderr
+        return ended.stdout
+
+    made = dict(line.split() for line in told("client", "create", "acme", "--name", "by hand").splitlines())
+    assert set(made) == {"client_id", "client_secret", "token_endpoint", "issuer"}
+    form = {"grant_type": "client_credentials", "client_id": made["client_id"]}
+    assert httpx.post(made["token_endpoint"], data=form | {"client_secret": made["client_secret"]}).status_code == 200
+    rotated = json.loads(told("client", "rotate", made["client_id"], "--overlap", "0", "--json"))
+    assert httpx.post(made["token_endpoint"], data=form | {"client_secret": made["client_secret"]}).status_code == 401
+    token = httpx.post(made["token_endpoint"], data=form | {"client_secret": rotated["client_secret"]}).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx.get(service.scim + "/Users?count=1", headers=headers).status_code == 200
+    assert "by hand" in told("client", "list", "--directory", "acme")
+    assert made["client_id"] in told("client", "show", rotated["id"])
+    told("client", "revoke", rotated["id"], code=2)
+    told("client", "revoke", rotated["id"], "--reason", "planned work", "--yes")
+    assert httpx.get(service.scim + "/Users?count=1", headers=headers).status_code == 401
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [rsa.as_dict(private=False)]}))
+    signing = json.loads(told("client", "create", "acme", "--jwks", str(keys), "--json"))
+    assert (signing["auth"], "client_secret" in signing) == ("jwt", False)
+    assert '"kty"' in told("client", "show", signing["id"])
+    keys.write_text(json.dumps({"keys": [rsa.as_dict(private=True)]}))
+    told("client", "create", "acme", "--jwks", str(keys), code=2)

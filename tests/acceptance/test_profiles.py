@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from runtime import embedded
+from scim.remedies import fix_of
 from tests.acceptance.conftest import ROOT, Service
 from tests.unit.scim.test_scim_extension import SCHEMA, URN
 
@@ -160,9 +161,17 @@ def test_a_key_that_two_users_have_is_refused(connected: Any) -> None:
 
 def test_a_profile_that_refuses_unknown_members_accepts_no_other_key(connected: Any) -> None:
     idp = connected("strict-members", "generic")
-    idp.user("ada", externalId="e1")
-    assert idp.group("e1").status_code == 400
-    assert idp.group("ada").status_code == 400
+    ada = idp.user("ada", externalId="e1")
+    named = idp.group("e1")
+    assert named.status_code == 400
+    assert named.json()["detail"].endswith("It is the externalId of a user of this directory.")
+    assert "generic-externalid" in fix_of(400, "invalidValue", named.json()["detail"])
+    unknown = idp.group("ada")
+    assert unknown.status_code == 400
+    assert "externalId" not in unknown.json()["detail"]
+    taken = idp.send("POST", "/Users", schemas=[CORE + "User"], userName="ADA")
+    assert taken.status_code == 409
+    assert f"user {ada} of this directory" in taken.json()["detail"]
 
 
 def test_the_events_have_the_mapped_user(connected: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.examples import MEDIA_EXAMPLES
 from tests.acceptance.conftest import Service
 from tests.acceptance.test_consumers import Operator
 
@@ -216,6 +217,11 @@ def test_a_snapshot_and_the_events_after_it_give_the_complete_state(service: Ser
     assert mine[users[0]]["data"]["user"]["user_name"] == mine[users[0]]["data"]["object"]["userName"]
     edges = {line["member"]["id"]: line["effective"] for line in of["membership"] if line["group"]["id"] == group}
     assert edges == {users[0]: True, users[1]: False, users[2]: True, users[3]: True}
+    documented = [json.loads(line) for line in MEDIA_EXAMPLES["application/x-ndjson"].splitlines()]
+    sent = {line["object"]: line.keys() for line in lines}
+    assert {line["object"]: line.keys() for line in documented} == sent, (
+        "the example in the description has the fields of each line"
+    )
     later = people.user()
     follow = {"directory": "acme", "after": head["after"], "limit": 1000}
     after = people.app.get(f"{service.base}/v1/events", params=follow).json()["data"]

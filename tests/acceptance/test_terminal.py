@@ -114,3 +114,11 @@ def test_80_columns_cut_no_id(service: Service) -> None:
     code, shown = on_a_terminal(service, "events", "list", typed="")
     assert code == 0
     assert all(f" {event}" in shown for event in events)
+
+
+def test_a_new_directory_is_made_with_the_url_for_its_idp_and_profiles_are_aligned(service: Service) -> None:
+    made = service.cli("directory", "create", "with-url")
+    assert f"the URL {service.base}/scim/with-url/v2\n" in made.stdout
+    listed = service.cli("directory", "profile", "list").stdout.splitlines()
+    start = listed[0].index("title")
+    assert all(line[start - 1] == " " and line[start] != " " for line in listed)

@@ -17,7 +17,7 @@ from tests.debian import program
 
 ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"
-GIVEN = {"up", "ledger_verify_exit_code"}  # by Prometheus, and by the node exporter
+GIVEN = {"up", "ledger_verify_exit_code", "ledger_verify_time_seconds"}  # by Prometheus, and by the node exporter
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from api.metrics import serving_figures
 from database.connections import Pool
 from database.migrate import migrate
 from ledger.sealing import Kek, NoteKind, open_note
+from ledger.token_use import Use
 from operations import journal
 from operations.journal import directory_health
 from proofs.keys import WrapError
@@ -122,16 +123,16 @@ def test_entries_are_dropped_only_for_a_fault_of_their_own(
 
 
 def test_the_last_use_of_tokens_is_stored_once_the_database_accepts_writes_again(app_url: str, superuser_url: str) -> None:
-    async def run() -> tuple[set[UUID], set[UUID]]:
+    async def run() -> tuple[set[UUID], dict[UUID, Use]]:
         async with opened(app_url, kek=KEK) as ledger:
-            ledger.services.authentication.used = {UUID(int=1)}
+            ledger.services.authentication.used = {UUID(int=1): Use("GET /v1/events", "203.0.113.9")}
             async with refusing(superuser_url, "ledger.tokens", "25006"):
                 await wiring._touch_used(ledger.services)
             waiting = set(ledger.services.authentication.used)
             await wiring._touch_used(ledger.services)
             return waiting, ledger.services.authentication.used
 
-    assert asyncio.run(run()) == ({UUID(int=1)}, set())
+    assert asyncio.run(run()) == ({UUID(int=1)}, {})
 
 
 def test_a_batch_does_not_wait_for_a_synchronous_standby(app_url: str, superuser_url: str) -> None:

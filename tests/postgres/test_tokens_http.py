@@ -18,7 +18,7 @@ from runtime.wiring import now_us
 from tests.postgres.ledgers import opened
 
 FIELDS = {
-    "object", "id", "role", "name", "directories", "types", "consumers", "bodies", "created_at", "created_by", "expires_at", "last_used_at",
+    "object", "id", "role", "name", "directories", "types", "consumers", "bodies", "created_at", "created_by", "expires_at", "last_used_at", "last_used_from",
     "revoked_at", "supersedes", "superseded_by", "state",
 }  # fmt: skip
 
@@ -26,8 +26,8 @@ FIELDS = {
 class Edge:
     """The application in this process, which a test asks with one token or another."""
 
-    def __init__(self, http: httpx.AsyncClient, ledger: Any) -> None:
-        self.http, self.ledger = http, ledger
+    def __init__(self, http: httpx.AsyncClient, services: Any) -> None:
+        self.http, self.services, self.ledger = http, services, services.ledger
         self.admin = self.id = ""
 
     async def ask(self, method: str, path: str, body: Any = None, token: str = "", **params: str) -> httpx.Response:
@@ -45,7 +45,7 @@ async def edge(url: str, clock: Callable[[], int] = now_us) -> AsyncIterator[Edg
     async with opened(url, clock=clock) as ledger:
         services = ledger.services
         async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app(services)), base_url="http://ledger.test") as http:
-            made = Edge(http, services.ledger)
+            made = Edge(http, services)
             await directories.create(services.ledger, machine(), "other", "generic@1")
             admin = await tokens.issue(services.ledger, machine(), "admin", "test", ("*",), None, days=1)
             made.admin, made.id = admin.text, admin.shown["id"]

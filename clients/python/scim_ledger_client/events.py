@@ -440,6 +440,14 @@ class ClientRevokedEvent(Envelope):
     data: ClientRevokedData | Withheld | Erased | Unreadable
 
 
+class TokenExpiringEvent(Envelope):
+    """`token.expiring`, see docs/events.md."""
+
+    type: Literal["token.expiring"]
+    subject: TokenSubject
+    data: TokenExpiringData | Withheld | Erased | Unreadable
+
+
 # Why an event happened; later releases may add causes.
 Cause: TypeAlias = Literal[
     "idp", "user_deactivated", "user_reactivated", "user_deleted", "group_deleted", "directory_closed", "operator"
@@ -928,6 +936,20 @@ class TokenBoundData(TypedDict):
     changes: list[Change]
 
 
+class TokenExpiring(TypedDict):
+    """`days`: the warning that this is, of 30, 7 and 1 days before the expiry."""
+
+    days: int
+    expires_at: str
+    id: str
+    name: str
+
+
+class TokenExpiringData(TypedDict):
+    object: TokenExpiring
+    changes: list[Change]
+
+
 class TokenIssued(TypedDict):
     """`seal`: the HMAC of the token's row; `supersedes`: the token that it replaces."""
 
@@ -1059,4 +1081,5 @@ Event: TypeAlias = (
     | ClientCreatedEvent
     | ClientRotatedEvent
     | ClientRevokedEvent
+    | TokenExpiringEvent
 )

@@ -59,7 +59,7 @@ def stand() -> Iterator[Stand]:
 
 
 def test_a_post_has_a_new_key_or_the_given_one(stand: Stand) -> None:
-    stand.answer = (201, {"slug": "a", "profile": "generic@1"})
+    stand.answer = (201, {"slug": "a", "profile": "generic@1", "scim_base_url": "https://ledger.example.com/scim/a/v2"})
     for words in ((), (), ("--idempotency-key", "mine")):
         assert stand.cli("directory", "create", "a", *words).returncode == 0
     keys = [headers["Idempotency-Key"] for _, _, headers, _ in stand.asked]

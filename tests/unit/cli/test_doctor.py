@@ -85,6 +85,57 @@ def test_no_two_limits_share_a_name() -> None:
     assert len(set(LIMITS)) == len(LIMITS) == len(NAMES) + 2
 
 
+def _token(**more: Any) -> dict[str, Any]:
+    return {
+        "id": "old", "name": "t", "revoked_at": None, "expires_at": NOW + timedelta(days=300), "last_used_at": NOW, "created_at": NOW,
+        "superseded_by": None, **more,
+    }  # fmt: skip
+
+
+HOUR = timedelta(hours=1)
+REPLACED = "Token t was replaced by new, and works until 2026-11-30 20:00 UTC: enter the new one in the IdP."
+STILL_USED = f"{REPLACED} Until now the IdP uses the old one, and will be refused then."
+
+
+@pytest.mark.parametrize(
+    ("left", "old_used", "new", "says"),
+    [
+        (20 * HOUR, None, {"last_used_at": None}, [REPLACED]),
+        (20 * HOUR, -1 * HOUR, {"last_used_at": None}, [REPLACED]),
+        (5 * HOUR, -1 * HOUR, {"last_used_at": None}, [STILL_USED]),
+        (5 * HOUR, -30 * HOUR, {"last_used_at": None}, [REPLACED]),
+        (5 * HOUR, -1 * HOUR, {"last_used_at": NOW - 2 * HOUR}, [STILL_USED]),
+        (5 * HOUR, -2 * HOUR, {"last_used_at": NOW - HOUR}, []),
+        (5 * HOUR, None, {"last_used_at": NOW - HOUR}, []),
+        (5 * HOUR, None, {"revoked_at": NOW}, ["Token t works until 2026-11-30 20:00 UTC, and its successor new is revoked: issue one and enter it in the IdP."]),
+        (-1 * HOUR, None, {"last_used_at": None}, ["Token t was never used: enter it in the IdP, or revoke it if nobody needs it."]),
+    ],
+)  # fmt: skip
+def test_a_rotated_token_is_told_with_its_successor(
+    left: timedelta, old_used: timedelta | None, new: dict[str, Any], says: list[str]
+) -> None:
+    """Before, the advice was to rotate it, which is refused."""
+    ends = datetime(2026, 11, 30, 20, tzinfo=UTC)
+    now, moved = ends - left, ends - left - NOW
+    at = {name: value and value + moved for name, value in new.items()}
+    old = _token(expires_at=ends, superseded_by="new", last_used_at=None if old_used is None else now + old_used)
+    successor = _token(id="new", created_at=now - 25 * HOUR, expires_at=now + timedelta(days=300), **at)
+    report = _report(tokens=[old, successor], last_request=now)
+    assert advice(report, now) == says
+
+
+def test_a_pause_is_told_first_and_since_when() -> None:
+    surge = {"revocations_last_hour": 101, "per_hour": 100, "action": "alarm"}
+    said = advice(_report(state=PAUSED, state_since=NOW, surge=surge), NOW)
+    assert said[0].startswith("It is paused since 2026-11-30 00:00 UTC: changes of its IdP are answered 503")
+
+
+@pytest.mark.parametrize(("last", "told"), [(None, False), (NOW - HOUR, False), (NOW + HOUR, True)])
+def test_an_idp_that_goes_on_after_the_closing_is_told(last: datetime | None, *, told: bool) -> None:
+    said = advice(_report(state=CLOSED, state_since=NOW, last_request=last), NOW)
+    assert [line.startswith("The IdP still sends requests (the last 2026-11-30 01:00 UTC)") for line in said] == [True] * told
+
+
 class _Service:
     def __init__(self, ready: dict[str, Any]) -> None:
         self.ready = ready
@@ -106,10 +157,10 @@ def test_settings_that_weaken_the_service_are_reported() -> None:
 )
 def test_a_directory_with_a_surge_or_a_pause_is_reported_and_a_closed_one_is_not(state: str, action: str, lost: int) -> None:
     until = datetime(2027, 11, 30, tzinfo=UTC)
-    token = {"name": "t", "revoked_at": None, "expires_at": until, "last_used_at": NOW, "created_at": NOW}
+    token = _token(expires_at=until)
     surge = {"revocations_last_hour": lost, "per_hour": 100, "action": action}
     report = {
-        "directory": "acme", "clock": "running", "state": state, "surge": surge, "retry_storms": [], "operations": [], "hours": 24, "since": None,
+        "directory": "acme", "clock": "running", "state": state, "state_since": NOW, "surge": surge, "retry_storms": [], "operations": [], "hours": 24, "since": None,
         "last_request": NOW, "spikes": [], "mistakes": [], "cycle_minutes": None, "quality": SOUND, "tokens": [token], "clients": [],
     }  # fmt: skip
     said = advice(report, NOW)
@@ -121,11 +172,10 @@ def test_a_directory_with_a_surge_or_a_pause_is_reported_and_a_closed_one_is_not
 
 
 def _report(**more: Any) -> Any:
-    token = {"name": "t", "revoked_at": None, "expires_at": NOW + timedelta(days=300), "last_used_at": NOW, "created_at": NOW}
     return {
-        "directory": "acme", "clock": "exact", "state": ACTIVE, "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
+        "directory": "acme", "clock": "exact", "state": ACTIVE, "state_since": None, "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
         "retry_storms": [], "operations": [], "hours": 24, "since": None, "last_request": NOW, "last_change": None, "spikes": [],
-        "tokens": [token], "clients": [], "mistakes": [], "cycle_minutes": None, "quality": SOUND, **more,
+        "tokens": [_token()], "clients": [], "mistakes": [], "cycle_minutes": None, "quality": SOUND, **more,
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 
 from runtime.cli import app
 from tests.unit.cli.walk import walked
@@ -34,6 +35,31 @@ def test_the_help_of_a_command_has_an_example_that_parses(words: tuple[str, ...]
     assert tuple(typed[: len(words) + 1]) == ("scim-ledger", *words)
     with parsed(words, command, typed[len(words) + 1 :]) as context:
         assert context.params is not None
+
+
+def groups(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each group of commands with its words; the program is the first."""
+    yield words, command
+    for name in command.list_commands(None):
+        inner = command.get_command(None, name)
+        if hasattr(inner, "list_commands"):
+            yield from groups(inner, (*words, name))
+
+
+GROUPS = dict(groups(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", GROUPS, ids=" ".join)
+def test_the_help_of_a_group_has_each_command_on_one_line_of_80_columns(words: tuple[str, ...]) -> None:
+    """Otherwise the sentence is cut, and whoever looks for a command has to open each."""
+    group = GROUPS[words]
+    with group.make_context(" ".join(words), ["list"], resilient_parsing=True) as context:
+        context.terminal_width = 80
+        text = group.get_help(context)
+    listed = text.partition("Commands:\n")[2].splitlines()
+    shown = [name for name in group.list_commands(None) if not group.get_command(None, name).hidden]
+    assert [line.split()[0] for line in listed] == shown
+    assert all(len(line) <= 80 and line.endswith(".") and "..." not in line for line in listed)
 
 
 def test_an_example_that_does_not_parse_is_noticed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.cli.printing import cell, print_record, print_rows
+from runtime.cli.printing import cell, print_record, print_rows, print_text
 
 ID = "3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10"
 ROWS = [{"id": ID, "name": "x" * 30, "directories": ["acme", "globex"], "live": True, "used": None}] * 2
@@ -52,3 +52,28 @@ def test_a_value_is_on_one_line_and_not_in_the_notation_of_python(value: object)
     shown = cell(value)
     assert os.linesep not in shown
     assert not re.search(r"\b(None|True|False)\b|[\[\]{}']", shown)
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("2026-11-30T23:10:05.123456Z", "2026-11-30T23:10:05Z"),
+        ("2026-11-30T23:10:05+00:00", "2026-11-30T23:10:05Z"),
+        ("2026-12-01T01:10:05+02:00", "2026-11-30T23:10:05Z"),
+        ("2026-13-01T01:10:05+02:00", "2026-13-01T01:10:05+02:00"),
+        ("0001-01-01T00:00:00+02:00", "0001-01-01T00:00:00+02:00"),
+        ("2026-11-30", "2026-11-30"),
+    ],
+)
+def test_a_time_has_its_seconds_and_its_zone(sent: str, shown: str) -> None:
+    assert cell(sent) == shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_text_is_wrapped_on_a_terminal_only(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "20")
+    print_text("aaaa bbbb cccc dddd eeee", "! ", "  ")
+    assert capsys.readouterr().out == ("! aaaa bbbb cccc\n  dddd eeee\n" if terminal else "! aaaa bbbb cccc dddd eeee\n")

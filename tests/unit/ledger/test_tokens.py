@@ -12,6 +12,7 @@ from ledger.bindings import TokenRow, Told, differs, fault_of, seal_of, sealed
 from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.refused import StateError
 from ledger.sealing import Kek
+from ledger.token_use import network_of
 from ledger.tokens import (
     ROLES,
     TOKEN_OVERLAP_S_MAX,
@@ -27,6 +28,7 @@ from ledger.tokens import (
     rotate,
     shown,
     token_hash,
+    warning_due,
     well_formed,
 )
 
@@ -294,3 +296,40 @@ def test_a_revocation_without_its_event_is_reported() -> None:
     row = replace(new.row, facts=TOKEN_ISSUED.bit, revoked_at=NOW)
     assert "no event token.revoked" in (differs(KEK, row, told(new)) or "")
     assert "no event token.issued" in (differs(KEK, replace(row, facts=0, revoked_at=None), Told({}, {}, {})) or "")
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("left", "lifetime", "told", "due"),
+    [
+        (31 * DAY, 365 * DAY, None, None),
+        (30 * DAY, 365 * DAY, None, 30),
+        (30 * DAY, 365 * DAY, 30, None),
+        (7 * DAY, 365 * DAY, 30, 7),
+        (5 * DAY, 365 * DAY, None, 7),  # the service was away when the first warning was due: one is enough
+        (1 * DAY, 365 * DAY, 7, 1),
+        (60, 365 * DAY, 1, None),
+        (5 * DAY, 5 * DAY, None, None),  # it never had a week
+        (1 * DAY, 5 * DAY, None, 1),
+        (60, 3_600, None, None),
+    ],
+)
+def test_a_token_is_warned_of_once_for_each_term(left: float, lifetime: float, told: int | None, due: int | None) -> None:
+    assert warning_due(left, lifetime, told) == due
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.77", "203.0.113.0/24"),
+        ("::ffff:203.0.113.77", "203.0.113.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("", None),
+        ("/run/ledger.sock", None),
+    ],
+)
+def test_of_an_address_only_its_network_is_kept(address: str, network: str | None) -> None:
+    assert network_of(address) == network

@@ -65,6 +65,8 @@ def test_names_are_found_again() -> None:
         (Mistake.NO_TOKEN, None, None, []),
         (Mistake.WRONG_SECRET, 1, 1, [(1, Mistake.WRONG_SECRET)]),
         (Mistake.NO_V2, None, 2, [(2, Mistake.NO_V2)]),
+        (Mistake.NO_SCIM, None, 2, [(2, Mistake.NO_SCIM)]),
+        (Mistake.NO_SCIM, 1, None, [(1, Mistake.NO_SCIM)]),
         (Mistake.WRONG_SECRET, None, 2, [(2, Mistake.WRONG_SLUG)]),
         (Mistake.WRONG_SECRET, 1, 2, [(1, Mistake.FOREIGN_TOKEN), (2, Mistake.WRONG_SLUG)]),
     ],

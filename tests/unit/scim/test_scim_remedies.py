@@ -1,5 +1,7 @@
 """Every refusal has a fix: advice for the admin of the IdP."""
 
+from uuid import UUID
+
 import pytest
 
 from scim import errors
@@ -9,6 +11,9 @@ from scim.remedies import fix_of, is_unknown_member
 KINDS = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ScimError) and kind is not ScimError
 ]
+
+
+NOBODY = 'members: no user or group of this directory has the id "x". Create it first, or leave it out.'
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.__name__.startswith("_")])
@@ -24,6 +29,14 @@ def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
     ("status", "scim_type", "detail", "fix"),
     [
         (409, "uniqueness", "userName: another user…", "match on userName"),
+        (
+            409,
+            "uniqueness",
+            f"userName: user {UUID(int=7)} of this directory already has this userName (compared ignoring case).",
+            f"User {UUID(int=7)} has this userName already.",
+        ),
+        (400, "invalidValue", f"{NOBODY} It is the externalId of a user of this directory.", "such as generic-externalid"),
+        (400, "invalidValue", f"{NOBODY} Among them are externalIds of users of this directory.", "such as generic-externalid"),
         (400, "invalidValue", 'members: no user or group of this directory has the id "x".', "assign the user to the app first"),
         (400, "invalidValue", "members: 2 users of this directory have this externalId.", "make the key unique"),
         (400, "invalidValue", "members: a group cannot be a member of itself.", "nested in itself"),
@@ -57,4 +70,5 @@ def test_an_accepted_request_has_no_fix() -> None:
 
 def test_a_group_before_its_users_is_told_apart_from_other_refusals_of_members() -> None:
     assert is_unknown_member('members: no user or group of this directory has the id "x".')
+    assert not is_unknown_member(f"{NOBODY} It is the externalId of a user of this directory.")
     assert not is_unknown_member("members: 2 users of this directory have this userName. Name the member by its id.")

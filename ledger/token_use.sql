@@ -1,0 +1,10 @@
+-- note_uses --
+-- Once a minute for all used tokens, so that a request does not update a row. The time never goes back: the trigger would refuse the
+-- whole statement. Losing it is harmless, so it does not wait for a synchronous standby.
+update tokens t set last_used_at = greatest(t.last_used_at, clock_timestamp()), last_used_place = u.place
+from unnest($1::uuid[], $2::bytea[]) u(id, place) where t.id = u.id
+returning set_config('synchronous_commit', 'local', true);
+
+-- last_uses --
+-- The sealed places of tokens that have one.
+select id, last_used_place from tokens where id = any($1::uuid[]) and last_used_place is not null;

@@ -1,0 +1,284 @@
+"""Back up the embedded PostgreSQL while it runs, and restore such a backup. Both check what they made by starting it.
+
+BACKUP/backup.json    what it is of, and which key opens it
+BACKUP/data           the cluster as pg_basebackup wrote it, with the WAL that makes it consistent and a manifest of checksums
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from database.connections import BoundedThread
+from database.deadlines import with_deadlines
+from database.queries import load_queries
+from runtime import embedded
+from runtime.bootstrap import DATABASE, StartError, check_kek, write_private
+from runtime.exits import FINDING, CommandError
+from runtime.failures import explained
+from runtime.machine_database import main_settings, running_urls
+from runtime.served_settings import as_served
+from runtime.settings import Settings
+from runtime.upkeep import Bar, Progress
+
+SQL: Final = load_queries(__file__)
+FORMAT: Final = 1
+PROGRESS_S: Final = 0.3
+_BY_URL: Final = (
+    "This ledger is in a PostgreSQL of your own (LEDGER_DATABASE_URL): use pg_basebackup or pg_dump there, or what its provider offers, and "
+    "keep the key file apart (docs/operations.md). This command is for the embedded PostgreSQL."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What backup.json says. The backup has all events up to `position` at least; `leaf_hash` is the event there."""
+
+    format: int
+    ledger: str
+    key_id: str
+    position: int
+    leaf_hash: str | None
+    made_at: str
+    release: str
+    postgresql: int  # its major version
+
+
+def backup_here(target: Path, bar: Bar, *, trial: bool) -> tuple[Backup, int]:
+    """Back up the embedded PostgreSQL into a new directory. Returns what it is of, and its size in bytes.
+
+    `trial`: also start a copy of it, which needs as much room again for a while. Raises CommandError and StartError.
+    """
+    settings = as_served(main_settings())
+    with explained(settings), _embedded_only(settings), embedded.in_words(target):
+        _refuse_used(target)
+        draft = target.with_name(f"{target.name}.part")
+        shutil.rmtree(draft, ignore_errors=True)
+        with running_urls(settings), _removed_unless_renamed(draft):
+            cluster = _cluster(settings)
+            with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, DATABASE)), autocommit=True) as conn:
+                made = _facts(conn)
+                _check_room(draft.parent, _bytes_below(cluster.data_dir / "data") * (2 if trial else 1))
+                draft.mkdir(mode=0o700, parents=True)
+                with bar("backing up") as progress:
+                    _copy_running(cluster, draft, conn, progress)
+            _check_files(draft / "data", bar)
+            if trial:
+                _try(draft, made, bar)
+            write_private(draft / "backup.json", json.dumps(asdict(made), indent=1) + "\n")
+            size = _bytes_below(draft)
+            draft.rename(target)
+    return made, size
+
+
+def restore_here(source: Path, bar: Bar) -> tuple[Backup, int]:
+    """Restore a backup into the data directory, which has no ledger yet. Returns what it is of, and the last position that it has.
+
+    Raises CommandError and StartError before anything is copied if the key is another one, or the backup is damaged.
+    """
+    settings = main_settings()
+    place = settings.data_dir.absolute() / "postgres"
+    with explained(settings), _embedded_only(settings), embedded.in_words(settings.data_dir):
+        known = read_backup(source)
+        if (place / "data").exists():
+            raise StartError(
+                f"There is a ledger in {settings.data_dir}. Restore into an empty LEDGER_DATA_DIR, or move that one away first."
+            )
+        check_kek(settings, bytes.fromhex(known.key_id))
+        _check_files(source / "data", bar)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_room(place, _bytes_below(source))
+        draft = place / "data.restored"
+        shutil.rmtree(draft, ignore_errors=True)
+        with _removed_unless_renamed(draft), bar("copying") as progress:
+            _copy(source / "data", draft, progress)
+            embedded.adopt(draft)
+            draft.rename(place / "data")
+        try:
+            return known, _head_after_start(place, known, bar)
+        except BaseException:
+            shutil.rmtree(place / "data", ignore_errors=True)  # the backup itself is untouched
+            raise
+
+
+def read_backup(source: Path) -> Backup:
+    """What a directory is a backup of. Raises CommandError if it is none."""
+    try:
+        found = json.loads((source / "backup.json").read_text(encoding="utf-8"))
+        known = Backup(**found)
+        bytes.fromhex(known.key_id)
+    except (OSError, ValueError, TypeError) as wrong:
+        raise CommandError(
+            f"{source} is not a backup of `scim-ledger backup`: it has no readable backup.json.", FINDING
+        ) from wrong
+    if known.format != FORMAT:
+        raise CommandError(f"{source} is a backup of a later release ({known.release}). Restore it with that release.", FINDING)
+    return known
+
+
+@contextmanager
+def _embedded_only(settings: Settings) -> Generator[None]:
+    if settings.database_url is not None:
+        raise StartError(_BY_URL)
+    try:
+        yield
+    except embedded.EmbeddedPostgresError as broken:
+        raise StartError(str(broken)) from broken
+
+
+def _refuse_used(target: Path) -> None:
+    if target.exists():
+        raise StartError(f"{target} exists. Name a directory that does not: a backup never replaces another one.")
+    if not target.absolute().parent.is_dir():
+        raise StartError(f"{target.absolute().parent} is no directory. Make it first: a backup belongs on another disk.")
+
+
+@contextmanager
+def _removed_unless_renamed(draft: Path) -> Generator[None]:
+    """What is interrupted or refused leaves nothing behind."""
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, draft, ignore_errors=True)
+        yield
+
+
+def _cluster(settings: Settings) -> embedded.Cluster:
+    running = embedded.running(settings.data_dir.absolute() / "postgres")
+    if running is None:
+        raise StartError("The embedded PostgreSQL ended just now. Run the command again.")
+    return running
+
+
+def _facts(conn: psycopg.Connection[Any]) -> Backup:
+    row = conn.execute(SQL["facts"]).fetchone()
+    assert row is not None, "made at first start"
+    ledger, key, position, leaf, now, server = row
+    leaf_hash = bytes(leaf).hex() if leaf is not None else None
+    return Backup(
+        FORMAT,
+        str(ledger),
+        bytes(key).hex(),
+        position,
+        leaf_hash,
+        f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
+        version("scim-ledger"),
+        server // 10_000,
+    )
+
+
+def _bytes_below(data: Path) -> int:
+    """Bytes of the files below a directory. Files of a running cluster may be gone meanwhile."""
+    size = 0
+    for path in data.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
+def _check_room(place: Path, needed: int) -> None:
+    room = embedded.free_bytes(place) - embedded.FREE_BYTES_MIN
+    if room < needed:
+        raise StartError(
+            f"{place} has {max(room, 0) // 2**20} MiB to spare, and {needed // 2**20 + 1} are needed. Nothing was copied."
+        )
+
+
+def _copy_running(cluster: embedded.Cluster, draft: Path, conn: psycopg.Connection[Any], progress: Progress) -> None:
+    """Copy the cluster with pg_basebackup, and stream the WAL meanwhile. Its manifest has a SHA-256 of every file."""
+    command = [
+        str(embedded.program("pg_basebackup")), f"--pgdata={draft / 'data'}", "--wal-method=stream", "--checkpoint=fast", "--progress",
+        "--manifest-checksums=SHA256", "--no-password", f"--host={cluster.socket_dir}", f"--port={cluster.port}", f"--username={embedded.SUPERUSER}",
+    ]  # fmt: skip
+    with ExitStack() as parts:
+        log = parts.enter_context((draft / "pg_basebackup.log").open("wb"))
+        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603 - our program and options
+        process = parts.enter_context(_ended(started))
+        while process.poll() is None:
+            row = conn.execute(SQL["progress"]).fetchone()
+            streamed, total = row or (0, None)
+            if total:
+                progress(streamed, total)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PROGRESS_S)
+    _check_exit(process.returncode, draft / "pg_basebackup.log", "The backup could not be made.")
+
+
+@contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Generator["subprocess.Popen[bytes]"]:
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def _check_exit(code: int, log: Path, what: str) -> None:
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    log.unlink()
+    if code:
+        raise CommandError(f"{what} {text.splitlines()[-1] if text else f'exit code {code}'}", FINDING)
+
+
+def _check_files(data: Path, bar: Bar) -> None:
+    """Compare every file with the manifest, and read the WAL. Raises CommandError."""
+    with bar("checking") as progress:
+        progress.waits("every file against its checksum")
+        command = [str(embedded.program("pg_verifybackup")), "--quiet", str(data)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our program
+    if done.returncode:
+        lines = [line.removeprefix("pg_verifybackup: ") for line in done.stderr.splitlines()]
+        raise CommandError(f"The backup in {data} is damaged: {'; '.join(lines[:3])}. Nothing was changed.", FINDING)
+
+
+def _try(draft: Path, made: Backup, bar: Bar) -> None:
+    """Start a copy: only a server that has recovered shows that a backup can be restored."""
+    trial = draft / "trial"
+    try:
+        with bar("copying for a trial start") as progress:
+            _copy(draft / "data", trial / "data", progress)
+        embedded.adopt(trial / "data")
+        _head_after_start(trial, made, bar)
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path, progress: Progress) -> None:
+    files = [path for path in source.rglob("*") if path.is_file()]
+    done, total = 0, sum(path.stat().st_size for path in files)
+
+    def copy(one: str, other: str) -> None:
+        nonlocal done
+        shutil.copy2(one, other)
+        done += Path(other).stat().st_size
+        progress(done, total)
+
+    shutil.copytree(source, target, copy_function=copy)
+
+
+def _head_after_start(place: Path, known: Backup, bar: Bar) -> int:
+    """Start the cluster there, compare its log with what the backup is of, stop it; returns its last position."""
+    with bar("starting it") as progress:
+        progress.waits("recovery from its WAL")
+        cluster = embedded.start(place, report=progress.waits)
+        try:
+            with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, DATABASE)), autocommit=True) as conn:
+                found = psycopg.RawCursor(conn).execute(SQL["recovered"], (known.position,)).fetchone()
+        finally:
+            embedded.stop(cluster)
+    assert found is not None
+    ledger, key, head, leaf = found
+    if (str(ledger), bytes(key).hex(), None if leaf is None else bytes(leaf).hex()) != (
+        known.ledger,
+        known.key_id,
+        known.leaf_hash,
+    ):
+        raise CommandError("The log in the backup is not the one that backup.json names: it must not be used.", FINDING)
+    return head
