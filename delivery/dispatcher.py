@@ -356,7 +356,10 @@ class Dispatcher:
             self._backlog.too_late(request)
             span.end("too_late")
             return
-        span.end("" if isinstance(outcome, Accepted) else outcome_word(outcome), {"ledger.consumer": self.consumer.name, "ledger.events": len(request.events)})
+        span.end(
+            "" if isinstance(outcome, Accepted) else outcome_word(outcome),
+            {"ledger.consumer": self.consumer.name, "ledger.events": len(request.events)},
+        )
         self._pace.answered(took := self._parts.steady() - began)
         if isinstance(outcome, Accepted) or (isinstance(outcome, Retry) and outcome.may_have_arrived):
             self._trail.note_sent((found.item.position, found.id) for found in request.events if found.id is not None)
