@@ -12,7 +12,7 @@ from uuid import UUID
 
 from msgspec import Meta
 
-from database.arrays import int4s, uuids
+from database.arrays import Int4Array, UuidArray, int4s, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import exceptions
@@ -27,6 +27,7 @@ from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000
+LOOKED_UP_MAX: Final = 20_000  # events of subjects that are looked up one by one
 STRETCH: Final = 200_000  # positions that one statement looks through: more would exceed the time limit of a statement
 EVERY: Final = 2**62
 NONE_OF_ITS_OWN: Final = frozenset({"before_start", "filtered_out"})
@@ -210,8 +211,16 @@ async def matching(
     types: int,
     subjects: Sequence[UUID] | None = None,
 ) -> AsyncIterator[list[tuple[Any, ...]]]:
-    """Events of some types (bits) after a position and through another, page by page: (position, directory, seq, type, obj, mem, at)."""
+    """Events of some types (bits) after a position and through another, page by page: (position, directory, seq, type, obj, mem, at).
+
+    Of subjects with few events these are looked up; of others, and without subjects, the stretch is read.
+    """
     some, of = int4s(directories), None if subjects is None else uuids(subjects)
+    if of is not None and await _few(conn, some, of):
+        async with by_index_alone(conn):
+            params = (after, through, some, types, of)
+            yield await (await conn.cursor(binary=True).execute(SQL["positions_of_subjects"], params)).fetchall()
+        return
     while True:
         params = (after, through, some, types, PAGE, of)
         async with by_index_alone(conn):
@@ -220,6 +229,16 @@ async def matching(
         if len(rows) < PAGE:
             return
         after = rows[-1][0]
+
+
+async def _few(conn: Connection, directories: Int4Array, subjects: UuidArray) -> bool:
+    """Whether the subjects have few events. A group of 100 000 members has more than a page at a time should hold."""
+    async with by_index_alone(conn):
+        cursor = await conn.cursor(binary=True).execute(SQL["few_of_subjects"], (directories, subjects, LOOKED_UP_MAX + 1))
+        row = await cursor.fetchone()
+    assert row is not None
+    (count,) = row
+    return count <= LOOKED_UP_MAX
 
 
 async def _matching(

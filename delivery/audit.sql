@@ -16,6 +16,32 @@ where c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
   and ($6::uuid[] is null or e.obj = any($6) or e.mem = any($6))
 order by c.position, e.seq limit $5;
 
+-- few_of_subjects --
+-- How many events are about these subjects, or have them as members; counting ends at $3. `offset 0` keeps each look-up apart: as a join,
+-- all events would be compared with the subjects where there are no statistics.
+select count(*) from (
+    select from unnest($2::uuid[]) s(id) cross join lateral (select from events where obj = s.id offset 0) e
+    union all
+    select from unnest($1::int4[]) d(n) cross join unnest($2::uuid[]) s(id)
+        cross join lateral (select from events where directory = d.n and mem = s.id offset 0) e
+    limit $3) found;
+
+-- positions_of_subjects --
+-- The same as positions_matching for all events of subjects, which are looked up by resource and by member: what else is in the log costs
+-- nothing. Each event once, also where its group and its member are both subjects.
+select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at
+from (
+    select e.* from unnest($5::uuid[]) s(id)
+    cross join lateral (select directory, seq, type, obj, mem from events where obj = s.id offset 0) e where e.directory = any($3::int4[])
+    union
+    select e.* from unnest($3::int4[]) d(n) cross join unnest($5::uuid[]) s(id)
+    cross join lateral (select directory, seq, type, obj, mem from events where directory = d.n and mem = s.id offset 0) e) e
+cross join lateral (
+    select position, seq, size, at from commits where directory = e.directory and seq <= e.seq order by seq desc limit 1) c
+where (1::bigint << e.type) & $4 <> 0 and e.seq < c.seq + c.size
+  and c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
+order by 1;
+
 -- epochs_of --
 -- Everything a consumer ever read: each epoch with its last checkpoint.
 select e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.sealed_reason

@@ -16,7 +16,7 @@ from database.arrays import int8s
 from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
-from delivery.attempts import Observe, attempt
+from delivery.attempts import Observe, attempt, outcome_word
 from delivery.audit import Readings, readings_of, skips
 from delivery.backlog import REWIND_EVENTS_MAX, Backlog, Budgets
 from delivery.checkpoint_writer import LeaseLostError
@@ -356,7 +356,10 @@ class Dispatcher:
             self._backlog.too_late(request)
             span.end("too_late")
             return
-        span.end(_trouble(outcome), {"ledger.consumer": self.consumer.name, "ledger.events": len(request.events)})
+        span.end(
+            "" if isinstance(outcome, Accepted) else outcome_word(outcome),
+            {"ledger.consumer": self.consumer.name, "ledger.events": len(request.events)},
+        )
         self._pace.answered(took := self._parts.steady() - began)
         if isinstance(outcome, Accepted) or (isinstance(outcome, Retry) and outcome.may_have_arrived):
             self._trail.note_sent((found.item.position, found.id) for found in request.events if found.id is not None)
@@ -490,17 +493,6 @@ class Dispatcher:
 def _open(event: Event, row: Exceptional | None = None) -> Open:
     item = Item(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)
     return Open(item, row, id=event.id, json=event.json, trace=event.trace)
-
-
-def _trouble(outcome: Outcome) -> str:
-    """The word for what kept a delivery from being accepted; empty where it was."""
-    match outcome:
-        case Accepted():
-            return ""
-        case Gone():
-            return "gone"
-        case Retry(error=error) | Rewind(otherwise=Retry(error=error)):
-            return error
 
 
 def _lacks(readings: Readings | None, item: Item) -> bool:

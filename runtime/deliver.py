@@ -72,7 +72,7 @@ async def _deliver(settings: Settings, urls: Urls, process: Process, beat: Beat)
     async with AsyncExitStack() as parts:
         await parts.enter_async_context(process.answering(delivery_figures))
         kek = await read_kek(urls.serve, settings)
-        tracer = parts.enter_context(open_tracer(settings.tracing, f"deliver-{os.getpid()}"))
+        tracer = parts.enter_context(open_tracer(settings.tracing, process.name))
         worker = await parts.enter_async_context(open_worker(urls.serve, kek, transports, settings.webhook_timeout_s, tracer))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)

@@ -5,6 +5,7 @@ sent in batches by a thread of their own; while the collector is away they are d
 """
 
 import contextlib
+import socket
 from collections.abc import Generator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
@@ -27,7 +28,7 @@ _KINDS: Final = {"server": trace.SpanKind.SERVER, "internal": trace.SpanKind.INT
 @contextlib.contextmanager
 def exporting(process: str) -> Generator[Tracer]:
     """A tracer whose spans are sent during the block."""
-    named = {"service.name": NAME, "service.version": version(NAME), "service.instance.id": process}
+    named = {"service.name": NAME, "service.version": version(NAME), "service.instance.id": f"{socket.gethostname()}/{process}"}
     resource = Resource.create(named).merge(OTELResourceDetector().detect())  # an operator's OTEL_SERVICE_NAME wins
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=FLUSH_MS / 1_000)))

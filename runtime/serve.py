@@ -226,7 +226,7 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
     gc.set_threshold(20_000, 20, 50)
     room = no_fault if urls.place is None else Disk(urls.place).trouble
     async with contextlib.AsyncExitStack() as parts:
-        tracer = parts.enter_context(open_tracer(settings.tracing, f"serve-{os.getpid()}"))
+        tracer = parts.enter_context(open_tracer(settings.tracing, process.name))
         services = await parts.enter_async_context(
             open_services(
                 urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room, process=process, tracer=tracer

@@ -186,7 +186,7 @@ def test_request_commit_and_delivery_are_one_trace(traced: Service, collector: C
     assert ends == {"ledger.consumer": name, "ledger.events": 1}
     assert sorted((span.status.code, span.status.message) for span in deliveries) == [
         (Status.STATUS_CODE_UNSET, ""),
-        (Status.STATUS_CODE_ERROR, "http_503"),
+        (Status.STATUS_CODE_ERROR, "http_5xx"),
     ]
     assert collector.services == {"scim-ledger"}
 

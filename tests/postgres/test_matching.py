@@ -12,8 +12,10 @@ from database.arrays import int4s, uuids
 from database.connections import connect
 from delivery import audit
 from delivery.audit import SQL
+from ledger.ids import DirectoryNumber
 
 EVERY = 2**62
+DIRECTORIES = [DirectoryNumber(1), DirectoryNumber(2)]
 Row = tuple[int, int, int, UUID]  # position, directory, type, obj
 
 
@@ -78,6 +80,78 @@ def test_pages_give_every_matching_event_once_and_in_order(superuser_url: str, a
                 assert await pages(conn, after, through, reach, mask, rng.choice([1, 2, 7, 1_000]), of) == expected
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("looked_up_max", [0, 20_000])
+def test_subjects_are_read_alike_whether_they_are_looked_up_or_the_log_is_read(
+    superuser_url: str, app_url: str, monkeypatch: pytest.MonkeyPatch, looked_up_max: int
+) -> None:
+    rows, members = filled(superuser_url, 7), list[tuple[int, int, UUID, UUID]]()
+    groups, users = [uuid4() for _ in range(3)], sorted({row[3] for row in rows})
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        conn.execute("set search_path = ledger")
+        position, seq = (
+            rows[-1][0] + 1,
+            max(seq for (seq,) in conn.execute("select seq from events where directory = 1").fetchall()) + 1,
+        )
+        for n, (group, user) in enumerate((g, m) for g in groups for m in (*users, groups[0])):
+            conn.execute("insert into events values (1, %s, 10, %s, 1, %s, %s, '', '')", (seq + n, n + 1, group, user))
+            conn.execute("insert into commits values (%s, 1, %s, 1, %s, %s, %s, 0)", (position + n, seq + n, 1 << 10, n, uuid4()))
+            members.append((position + n, 10, group, user))
+    monkeypatch.setattr(audit, "LOOKED_UP_MAX", looked_up_max)
+
+    async def check() -> None:
+        async with await connect(app_url) as conn:
+            for subjects in ([users[0]], [groups[0]], [users[1], groups[1]], [groups[0], groups[2]], [uuid4()]):
+                for after, through, mask in (
+                    (0, EVERY, -1),
+                    (rows[30][0], rows[-10][0], -1),
+                    (0, EVERY, 1 << 10),
+                    (position, EVERY, -1),
+                ):
+                    expected = [p for p, _, kind, obj in rows if obj in subjects and after < p <= through and mask & 1 << kind]
+                    expected += [
+                        p for p, kind, g, m in members if {g, m} & set(subjects) and after < p <= through and mask & 1 << kind
+                    ]
+                    found = [
+                        row[0] async for page in audit.matching(conn, after, through, DIRECTORIES, mask, subjects) for row in page
+                    ]
+                    assert found == expected
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_a_subject_is_looked_up_whatever_else_is_in_the_log(superuser_url: str, app_url: str, *, analyzed: bool) -> None:
+    count, mine = 30_000, uuid4()
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        conn.execute("set search_path = ledger")
+        conn.execute("insert into commits select n, 1, n, 1, 1, n, gen_random_uuid(), 0 from generate_series(1, %s) n", (count,))
+        conn.execute(
+            "insert into events select 1, n, 0, n, n, case when n %% 10000 = 5 then %s else gen_random_uuid() end, null, '', '' "
+            "from generate_series(1, %s) n",
+            (mine, count),
+        )
+        if analyzed:
+            conn.execute("analyze commits, events")
+
+    async def run() -> int:
+        async with await connect(app_url) as conn:
+            found = [row[0] async for page in audit.matching(conn, 0, EVERY, DIRECTORIES, -1, [mine]) for row in page]
+            assert found == [5, 10_005, 20_005]
+            await conn.execute("set plan_cache_mode = force_generic_plan")
+            blocks = 0
+            for name, params in (
+                ("few_of_subjects", (int4s([1]), uuids([mine]), 20_001)),
+                ("positions_of_subjects", (0, EVERY, int4s([1]), -1, uuids([mine]))),
+            ):
+                explain: Any = "explain (analyze, buffers, format json) " + SQL[name]
+                async with audit.by_index_alone(conn):
+                    ((plan,),) = await (await conn.execute(explain, params)).fetchall()
+                blocks += plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+            return blocks
+
+    assert asyncio.run(run()) < 100
 
 
 def test_the_cost_of_a_page_does_not_depend_on_the_log_behind_it(superuser_url: str, app_url: str) -> None:
