@@ -27,6 +27,14 @@ _TAGS: Final = {
 }  # fmt: skip
 _PROBLEM: Final = "#/components/schemas/Problem"
 _SECURITY: Final = [{"bearer": list[str]()}]
+_SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`sl_<role>_<id>_<secret>`"},
+    "oauth2": {
+        "type": "oauth2",
+        "description": "An access token of an OAuth 2.0 client of the directory, from the token endpoint of that directory.",
+        "flows": {"clientCredentials": {"tokenUrl": "/oauth/{directory}/token", "scopes": {"scim": "Read and write SCIM."}}},
+    },
+}
 
 
 def described(routes: Sequence[BaseRoute]) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def described(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         for method, operation in item.items():
             _exemplify(operation, components["schemas"])
             _exemplify_errors(method, path, operation)
-    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "`sl_<role>_<id>_<secret>`"}}
+    components["securitySchemes"] = _SECURITY_SCHEMES
     document["servers"] = [{"url": "/"}]
     document["info"]["license"] = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]

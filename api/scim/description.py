@@ -92,7 +92,7 @@ def _operation(method: str, first: str, segments: int) -> Document:
     name = _name(method, first, segments)
     operation: Document = {
         "operationId": f"scim_{name}", "tags": [TAG], "summary": _SENTENCES[name], "description": "For SCIM tokens of the directory.",
-        "security": [{"bearer": []}], "parameters": list(_parameters(method, name, segments)), "responses": _answers(method, name),
+        "security": [{"bearer": []}, {"oauth2": ["scim"]}], "parameters": list(_parameters(method, name, segments)), "responses": _answers(method, name),
     }  # fmt: skip
     body = _body(method, name)
     if body is not None:

@@ -15,9 +15,11 @@ import pytest
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, Key, OctKey, RSAKey
 
+from api import strangers
 from api.app import make_app
 from database.connections import connect_owner
 from delivery.consumers import Allowed
+from ledger import clients
 from ledger.clients import prune_access
 from ledger.sealing import Kek
 from ledger.tokens import new_text, token_hash
@@ -36,6 +38,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 RSA = RSAKey.generate_key(2048, {"kid": "rsa"}, auto_kid=False)
 EC = ECKey.generate_key("P-256", {"kid": "ec"})
+BURST = int(strangers.BURST)
 UNKNOWN = {"error": "invalid_client", "error_description": "The client is unknown here, or its secret or its assertion is wrong."}
 
 
@@ -431,6 +434,57 @@ def test_a_closed_directory_ends_its_clients(app_url: str) -> None:
         assert (await edge.ask("POST", "/v1/clients", {"directory": "other", "name": "n"})).status_code in {400, 409}
         await edge.ask("GET", "/v1/events", directory="_system", types="client.revoked", wait="20")
         assert (await edge.ask("GET", f"/v1/clients/{client['id']}")).json()["state"] == "revoked"
+
+    run(app_url, check)
+
+
+def test_an_access_token_expires_for_reads_and_for_writes(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(edge: Process) -> None:
+        client = await edge.client()
+        monkeypatch.setattr(clients, "ACCESS_S", 0)
+        token = await edge.token(client)
+        assert await edge.read(token) == 401
+        assert (await edge.write(token)).status_code == 401
+
+    run(app_url, check)
+
+
+def test_a_write_that_waits_in_the_queue_is_refused_when_its_client_has_ended(app_url: str) -> None:
+    """The transaction looks at the access token again: the process still knows it, and another one has revoked the client."""
+
+    async def all_of_it() -> None:
+        async with process(app_url) as one, process(app_url, first=False) as two:
+            client = await one.client()
+            token = await one.token(client)
+            assert (await one.write(token)).status_code == 201
+            assert (await two.ask("DELETE", f"/v1/clients/{client['id']}")).status_code == 204
+            asked = one.services.authentication
+            known = await asked.authenticate(f"Bearer {token}", fresh=False)
+            assert known.actor == client["client_id"], "this process has not noticed yet"
+            assert (await one.write(token)).status_code == 401
+            (event,) = (await one.ask("GET", "/v1/events", directory="acme", types="user.created")).json()["data"]
+            assert event["actor"] == client["client_id"]
+
+    asyncio.run(all_of_it())
+
+
+def test_an_address_that_fails_too_often_is_slowed_and_a_valid_client_there_is_served(app_url: str) -> None:
+    async def check(edge: Process) -> None:
+        client = await edge.client()
+        form = {"grant_type": "client_credentials", "client_id": client["client_id"]}
+        statuses = [
+            (await edge.http.post(client["token_endpoint"], data=form | {"client_secret": "wrong"})).status_code
+            for _ in range(BURST + 5)
+        ]
+        assert statuses[:BURST] == [401] * BURST
+        assert set(statuses[BURST:]) <= {401, 429}
+        assert 429 in statuses
+        slowed = await edge.http.post(client["token_endpoint"], data=form | {"client_secret": "wrong"})
+        if slowed.status_code == 429:
+            assert slowed.json()["error"] == "temporarily_unavailable"
+            assert int(slowed.headers["retry-after"]) >= 1
+        good = await edge.http.post(client["token_endpoint"], data=form | {"client_secret": client["client_secret"]})
+        assert good.status_code == 200
 
     run(app_url, check)
 
