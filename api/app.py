@@ -162,10 +162,10 @@ class _Fence:
 
 def _log_refusal(scope: Scope, route: str, status: int) -> None:
     """One line for a refused request of a known token: the route, never the names and values in it."""
-    token = scope["caller"].token_id
+    caller = scope["caller"]
     _log.info(
         "request_refused", request_id=scope["request_id"], method=scope["method"], route=route, status=status, code=scope["refused"],
-        token=str(token) if token is not None else "sys",
+        token=str(caller.token.owner) if caller.token_id is not None else "sys",
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         None, ge=1, le=65_535, description="Port on 127.0.0.1 for /metrics with names, of all processes of the service"
     )
     delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
-    webhook_allow: str = Field("", description="Private or loopback networks or hosts that webhooks may reach")
+    webhook_allow: str = Field("", description="Private or loopback networks or hosts that webhooks and jwks_uri may reach")
     webhook_timeout_s: float = Field(15.0, ge=0.5, le=60, description="Seconds within which a webhook must answer")
     url: str | None = Field(None, description="A service for the command line and the demo; unset: that of this machine")
     token: SecretStr | None = Field(None, description="With LEDGER_URL: the token of the command line")

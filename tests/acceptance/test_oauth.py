@@ -2,15 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
-from joserfc.jwk import Key, RSAKey
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session
 
@@ -42,8 +45,8 @@ def _client(service: Service, **asked: Any) -> dict[str, Any]:
     return made.json()
 
 
-def _signing(service: Service, key: Key, **asked: Any) -> dict[str, Any]:
-    return _client(service, auth="jwt", jwks={"keys": [key.as_dict(private=False)]}, **asked)
+def _signing(service: Service, key: RSAKey) -> dict[str, Any]:
+    return _client(service, auth="jwt", jwks={"keys": [key.as_dict(private=False)]})
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
@@ -106,3 +109,51 @@ def test_the_command_line_makes_shows_rotates_and_revokes_a_client(service: Serv
     assert '"kty"' in told("client", "show", signing["id"])
     keys.write_text(json.dumps({"keys": [rsa.as_dict(private=True)]}))
     told("client", "create", "acme", "--jwks", str(keys), code=2)
+
+
+@pytest.mark.long
+def test_an_idp_changes_from_a_bearer_token_to_oauth_and_rotates_without_one_refusal(
+    make_service: Callable[..., Service], rsa: RSAKey
+) -> None:
+    """In a service of three processes; each request has a connection of its own, so that any of them may get it."""
+    service = make_service(LEDGER_WORKERS="3")
+    bearer = service.first_run["tokens"]["scim"]
+    made, statuses = _client(service), list[int]()
+
+    def write(token: str, times: int = 15) -> None:
+        for _ in range(times):
+            body = {"schemas": [USER], "userName": uuid4().hex}
+            statuses.append(
+                httpx.post(service.scim + "/Users", json=body, headers={"Authorization": f"Bearer {token}"}).status_code
+            )
+
+    def granted(secret: str) -> str:
+        answer = httpx.post(made["token_endpoint"], data={"grant_type": "client_credentials"}, auth=(made["client_id"], secret))
+        statuses.append(answer.status_code + 1)
+        return answer.json()["access_token"]
+
+    write(bearer)
+    access = granted(made["client_secret"])
+    for token in (access, bearer, access):
+        write(token)
+    with service.client("admin") as admin:
+        rotated = admin.post(f"{service.base}/v1/clients/{made['id']}/rotate", json={"overlap_seconds": 600}).json()
+        tokens = admin.get(service.base + "/v1/tokens", params={"role": "scim"}).json()["data"]
+        for secret in (made["client_secret"], rotated["client_secret"]):
+            write(granted(secret))
+        admin.request("DELETE", f"{service.base}/v1/tokens/{tokens[0]['id']}")
+        write(access)
+        assert set(statuses) == {201}
+        admin.request("DELETE", f"{service.base}/v1/clients/{made['id']}")
+        write(access)
+        assert set(statuses[-15:]) == {401}
+    signing = _signing(service, rsa)
+    now = int(time.time())
+    claims = {"iss": signing["client_id"], "sub": signing["client_id"], "aud": signing["issuer"], "exp": now + 60, "jti": "once"}
+    form = {
+        "grant_type": "client_credentials", "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": jwt.encode({"alg": "RS256"}, claims, rsa, algorithms=["RS256"]),
+    }  # fmt: skip
+    assert [httpx.post(signing["token_endpoint"], data=form).status_code for _ in range(12)] == [200, *[401] * 11]
+    large = httpx.post(signing["token_endpoint"], data=form | {"client_assertion": "a" * 2**20})
+    assert (large.status_code, large.json()["error"]) == (413, "invalid_request")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -466,6 +467,26 @@ def test_a_write_that_waits_in_the_queue_is_refused_when_its_client_has_ended(ap
             assert event["actor"] == client["client_id"]
 
     asyncio.run(all_of_it())
+
+
+def test_a_bearer_token_and_an_access_token_write_side_by_side(app_url: str) -> None:
+    """As while an IdP changes over: also in one batch, where one of them has ended and the other has not."""
+
+    async def check(edge: Process) -> None:
+        client = await edge.client()
+        access = await edge.token(client)
+        bearer = await tokens.issue(edge.ledger, machine(), "scim", "idp", ("acme",), None, days=1)
+        both = [access, bearer.text] * 10
+        answers = await asyncio.gather(*map(edge.write, both))
+        assert [answer.status_code for answer in answers] == [201] * 20
+        events = (await edge.ask("GET", "/v1/events", directory="acme", types="user.created")).json()["data"]
+        number = bearer.shown["id"].replace("-", "")
+        assert Counter(event["actor"] for event in events) == {client["client_id"]: 10, f"tok_{number}": 10}
+        await tokens.revoke(edge.ledger, machine(), bearer.shown["id"], None)
+        answers = await asyncio.gather(*map(edge.write, both))
+        assert [answer.status_code for answer in answers] == [201, 401] * 10
+
+    run(app_url, check)
 
 
 def test_an_address_that_fails_too_often_is_slowed_and_a_valid_client_there_is_served(app_url: str) -> None:
