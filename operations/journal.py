@@ -249,12 +249,15 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
         clock = (await tail_now(conn, directory)).state
         limit = (await limits(conn)).get(directory.id, Limit())
         lost = await lately_in(conn, directory, limit)
+        closed = await (await conn.execute(SQL["doctor_closed_at"], (directory.id,))).fetchone()
+    (ended,) = closed or (None,)
+    since = ended or directory.since  # of a directory that is cleaned up, not the end of the clean-up
     surge: SurgeState = {"revocations_last_hour": lost, "per_hour": limit.per_hour, "action": limit.action}
     expected = directory.profile.file.expected
     found: State = {
         **report,
         "state": directory.state,
-        "state_since": datetime.fromtimestamp(directory.since / 1e6, UTC) if directory.since else None,
+        "state_since": datetime.fromtimestamp(since / 1e6, UTC) if since else None,
         "clock": clock,
         "surge": surge,
         "cycle_minutes": expected.cycle_minutes,

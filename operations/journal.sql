@@ -17,6 +17,10 @@ from (select id, at from requests where directory = $1 and mistake is null order
 -- When the IdP last changed anything ($2: event types that IdPs make, as bits). Read from the log, which is never pruned.
 select timestamptz 'epoch' + at * interval '1 microsecond' from commits where directory = $1 and types & $2 <> 0 order by seq desc limit 1;
 
+-- doctor_closed_at --
+-- When a directory was closed, in µs; no row, or null, if it was not.
+select closed_at from directory_states where directory = $1;
+
 -- doctor_mistakes --
 -- Requests with a mistake in the URL or the token in the last $2 hours, of the newest $3 entries, most frequent first.
 select mistake, token, sum(times), max(at)
