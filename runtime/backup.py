@@ -100,6 +100,7 @@ def restore_here(source: Path, bar: Bar) -> tuple[Backup, int]:
         shutil.rmtree(draft, ignore_errors=True)
         with _removed_unless_renamed(draft), bar("copying") as progress:
             _copy(source / "data", draft, progress)
+            _disarm(draft)
             embedded.adopt(draft)
             draft.rename(place / "data")
         try:
@@ -227,8 +228,23 @@ def _check_exit(code: int, log: Path, what: str) -> None:
         raise CommandError(f"{what} {text.splitlines()[-1] if text else f'exit code {code}'}", FINDING)
 
 
+def _disarm(data: Path) -> None:
+    """Take out what no manifest covers and what would make a server run commands: ALTER SYSTEM settings and recovery signals."""
+    (data / "postgresql.auto.conf").write_text("", encoding="ascii")
+    for name in ("standby.signal", "recovery.signal"):
+        (data / name).unlink(missing_ok=True)
+
+
+def _refuse_links(data: Path) -> None:
+    """A backup has files only. A link would lead the copy, or the server, out of it."""
+    links = [path for path in data.rglob("*") if path.is_symlink()]
+    if links:
+        raise CommandError(f"The backup has a link, {links[0]}: it was changed. Nothing was copied.", FINDING)
+
+
 def _check_files(data: Path, bar: Bar) -> None:
     """Compare every file with the manifest, and read the WAL. Raises CommandError."""
+    _refuse_links(data)
     with bar("checking") as progress:
         progress.waits("every file against its checksum")
         command = [str(embedded.program("pg_verifybackup")), "--quiet", str(data)]

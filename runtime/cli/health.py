@@ -8,8 +8,8 @@ from runtime.cli.printing import GAP, cell, print_rows, print_text
 OPERATIONS_SHOWN: Final = 6  # the others are in --json
 REASONS_SHOWN: Final = 3
 ENDED: Final = {
-    "closed": "Closed since {since}: all access through it has ended, and each request of its IdP is refused (403). It is never opened again.",
-    "deleted": "Closed since {since}, and cleaned up: each request of its IdP is refused (403). It is never opened again.",
+    "closed": "Closed since {since}: all access through it has ended, its tokens are revoked, and its IdP is answered 401. It is never opened again.",
+    "deleted": "Closed since {since}, and cleaned up: its tokens are revoked, and its IdP is answered 401. It is never opened again.",
 }  # a pause is told by the advice
 
 

@@ -52,7 +52,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = 
         print("nothing")
         return
     widths = [max(len(line[place]) for line in table) for place in range(len(shown))]
-    if sys.stdout.isatty() and sum(widths) + len(GAP) * len(widths) > shutil.get_terminal_size().columns:
+    if sys.stdout.isatty() and sum(widths) + len(GAP) * (len(widths) - 1) > shutil.get_terminal_size().columns:
         _print_records(shown, table[1:])
         return
     for line in table:

@@ -157,6 +157,30 @@ def test_a_damaged_backup_is_a_finding_and_nothing_is_restored(made: Any, tmp_pa
     assert not (tmp_path / "from-damaged" / "postgres" / "data").exists()
 
 
+def test_settings_that_no_manifest_covers_are_not_restored(made: Any, tmp_path: Path) -> None:
+    """They would make the server run commands of whoever could write into the backup."""
+    backup, marks = copied(made[0], tmp_path / "armed"), tmp_path / "ran"
+    (backup / "data" / "postgresql.auto.conf").write_text(
+        f"restore_command = 'touch {marks}; false'\narchive_cleanup_command = 'touch {marks}'\n"
+    )
+    (backup / "data" / "recovery.signal").touch()
+    done = restored((backup, *made[1:]), tmp_path / "from-armed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = tmp_path / "from-armed" / "postgres" / "data"
+    assert (data / "postgresql.auto.conf").read_text() == ""
+    assert not (data / "recovery.signal").exists()
+    assert not marks.exists()
+
+
+def test_a_backup_with_a_link_is_refused(made: Any, tmp_path: Path) -> None:
+    backup = copied(made[0], tmp_path / "linked")
+    (backup / "data" / "pg_tblspc" / "16400").symlink_to("/etc")
+    done = restored((backup, *made[1:]), tmp_path / "from-linked")
+    assert done.returncode == 1
+    assert "has a link" in done.stderr
+    assert not (tmp_path / "from-linked" / "postgres" / "data").exists()
+
+
 def test_a_backup_of_another_log_is_refused_after_it_was_started(made: Any, tmp_path: Path) -> None:
     backup = copied(made[0], tmp_path / "mixed")
     facts = json.loads((backup / "backup.json").read_text())

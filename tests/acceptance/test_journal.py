@@ -194,15 +194,19 @@ def test_the_doctor_sees_what_the_mapping_of_the_idp_does_wrong(make_service: Ca
 
 @pytest.mark.parametrize("path", ["/v2/Users", "/Users", ""])
 @pytest.mark.parametrize("known_id", [False, True])
+@pytest.mark.parametrize("form", ["Bearer {}", "{}", "Bearer Bearer {}", "Bearer '{}'"])
 def test_a_stranger_is_told_the_same_whether_or_not_the_directory_and_the_token_exist(
-    service: Service, path: str, *, known_id: bool
+    service: Service, path: str, form: str, *, known_id: bool
 ) -> None:
     number = service.client("scim").headers["Authorization"].split("_")[2] if known_id else "0" * 32
-    headers = {"Authorization": f"Bearer sl_scim_{number}_{'0' * 72}"}
-    answers = [httpx.get(f"{service.base}/scim/{slug}{path}", headers=headers) for slug in ("acme", "nowhere", "a\u00e9")]
+    headers = {"Authorization": form.format(f"sl_scim_{number}_{'0' * 72}")}
+    # An address of its own: others have failed from 127.0.0.1 before, and would be slowed in the middle of this.
+    address = f"127.{random.randrange(1, 250)}.{random.randrange(250)}.{random.randrange(1, 250)}"
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), headers=headers) as client:
+        answers = [client.get(f"{service.base}/scim/{slug}{path}") for slug in ("acme", "nowhere", "a\u00e9")]
     told = [(a.status_code, a.content, {**a.headers, "x-request-id": "", "date": ""}) for a in answers]
     assert told[0] == told[1] == told[2]
-    assert answers[0].status_code in {401, 404, 429}
+    assert answers[0].status_code in {401, 404}
 
 
 def _mistakes(service: Service, reader: httpx.Client, slug: str, requests: int) -> dict[tuple[str, str | None], int]:
@@ -286,6 +290,11 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert report["refusals"][0]["count"] == 25
     assert "fill it in the IdP" in report["refusals"][0]["fix"]
     assert (report["spikes"], report["test_objects"]) == ([], 0)
+    scim = str(UUID(service.first_run["tokens"]["scim"].split("_")[2]))
+    successor = json.loads(service.cli("token", "rotate", scim, "--json").stdout)["id"]
+    rotated = service.cli("directory", "doctor", "acme").stdout
+    assert f"was replaced by {successor}, and works until" in rotated
+    assert "rotate it" not in rotated
     assert service.cli("directory", "doctor", "nowhere").returncode == 4
     service.cli("directory", "pause", "acme", "--reason", "test")
     paused = service.cli("directory", "doctor", "acme")
@@ -295,6 +304,7 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert (closed.returncode, closed.stdout.startswith("acme: Closed since 20")) == (0, True)
     with service.client("scim") as client, service.client("operator") as operator:
         refused = client.get(service.scim + "/Users")
+        assert refused.status_code == 401
         _written(service, operator, refused.headers["X-Request-Id"])
     goes_on = service.cli("directory", "doctor", "acme")
     assert (goes_on.returncode, "! The IdP still sends requests (the last 20" in goes_on.stdout) == (1, True)

@@ -17,7 +17,7 @@ EVENT = "evt_acme_1_00000000"
 ASKING = (
     ("consumer delete kept", "This deletes consumer kept with its place in the feed."),
     ("consumer seek kept now --reason r", "This moves consumer kept forward past"),
-    ("token revoke {token}", "This revokes token {token} (auditor, to keep) for ever."),
+    ("token revoke {token}", "This revokes token {token} (auditor, to keep; never used) for ever."),
     (f"blocked skip kept {EVENT} --reason r", f"Consumer kept will never get event {EVENT}."),
     (f"parked skip kept {EVENT} --reason r", f"Consumer kept will never get event {EVENT}."),
     (f"consumer skip kept {EVENT} --reason r", f"Consumer kept will never get event {EVENT}."),
@@ -119,6 +119,6 @@ def test_80_columns_cut_no_id(service: Service) -> None:
 def test_a_new_directory_is_made_with_the_url_for_its_idp_and_profiles_are_aligned(service: Service) -> None:
     made = service.cli("directory", "create", "with-url")
     assert f"the URL {service.base}/scim/with-url/v2\n" in made.stdout
-    listed = service.cli("directory", "profile", "list").stdout.splitlines()
+    listed = on_a_terminal(service, "directory", "profile", "list", typed="")[1].splitlines()
     start = listed[0].index("title")
     assert all(line[start - 1] == " " and line[start] != " " for line in listed)

@@ -80,4 +80,4 @@ def test_a_directory_that_ended_is_told_first(
 ) -> None:
     lines = shown(report(state=state, state_since=AT, advice=[]), monkeypatch, capsys)
     assert lines[0].startswith("acme: Closed since 2026-11-30T23:10:05Z")
-    assert "refused (403)" in " ".join(lines)
+    assert "its IdP is answered 401" in " ".join(lines)
