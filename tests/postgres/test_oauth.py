@@ -365,6 +365,20 @@ def test_access_tokens_are_pruned_a_day_after_their_end(app_url: str, superuser_
     run(app_url, check)
 
 
+def test_of_a_client_with_too_many_access_tokens_the_oldest_are_deleted(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(edge: Process) -> None:
+        busy, calm = await edge.client(), await edge.client()
+        texts = [await edge.token(busy) for _ in range(5)]
+        other = await edge.token(calm)
+        monkeypatch.setattr(clients, "ACCESS_TOKENS_MAX", 2)
+        async with edge.ledger.connection() as conn:
+            await prune_access(conn)
+        assert [await edge.read(text) for text in texts] == [401, 401, 401, 200, 200]
+        assert await edge.read(other) == 200
+
+    run(app_url, check)
+
+
 def test_an_access_token_ends_with_its_client_in_every_process_also_for_writes(app_url: str) -> None:
     async def all_of_it() -> None:
         async with process(app_url) as one, process(app_url, first=False) as two:
