@@ -7,15 +7,22 @@ from pydantic import Field
 
 from api.answers import Created, Json, ListOf, NoContent, listed
 from api.bodies import Body
+from api.consumers import Reason
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
-from api.tokens import RevokeBody, RotateTokenBody
+from api.tokens import RotateTokenBody
 from ledger.clients import Auth, ShownClient
 from operations import clients
 from operations.clients import Keys, Made
 from operations.oauth import endpoint_of
 from operations.tokens import NAME_LENGTH_MAX
+
+
+class EndClientBody(Body):
+    """The body of DELETE /v1/clients/{client_id}."""
+
+    reason: Reason | None = None
 
 
 class ClientBody(Body):
@@ -75,7 +82,7 @@ def routes(services: Services) -> APIRouter:
         return Created(with_secret(await clients.renew_secret(ledger, caller_of(request), client_id, asked.overlap_seconds)))
 
     @router.delete("/v1/clients/{client_id}", name="clients.revoke")
-    async def revoke_client(request: Request, client_id: str, body: RevokeBody | None = None) -> NoContent:
+    async def revoke_client(request: Request, client_id: str, body: EndClientBody | None = None) -> NoContent:
         await clients.revoke_client(ledger, caller_of(request), client_id, body.reason if body else None)
         return NoContent()
 

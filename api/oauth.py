@@ -1,7 +1,6 @@
 """The token endpoint of each directory (RFC 6749 §4.4) and its metadata (RFC 8414). Errors have the form of RFC 6749 §5.2."""
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NotRequired, TypeAlias, TypedDict, get_args
@@ -129,6 +128,8 @@ def routes(services: Services) -> APIRouter:
         try:
             sent = _credentials(request, _form(await _form_text(request)))
             await _admit(services, request)
+            if not _SLUG.fullmatch(directory):
+                raise InvalidClientError
             granted = await grant(services.ledger, key_sets, endpoint_of(services.base_url, directory), sent)
         except InvalidClientError as nobody:
             return _answer(_failed(services, request, str(nobody)))
@@ -205,7 +206,10 @@ def _form(body: bytes) -> dict[str, str]:
 
 def _credentials(request: Request, form: Mapping[str, str]) -> Credentials:
     """How the client authenticates. Raises _RefusedError for two ways at once (RFC 6749 §2.3), InvalidClientError for none."""
-    header = request.headers.get("authorization")
+    headers = request.headers.getlist("authorization")
+    if len(headers) > 1:
+        raise _RefusedError("invalid_request", "The client authenticates in more than one way: use one.")
+    header = headers[0] if headers else None
     ways = (header is not None) + ("client_secret" in form) + ("client_assertion" in form)
     if ways > 1:
         raise _RefusedError("invalid_request", "The client authenticates in more than one way: use one.")
@@ -231,7 +235,7 @@ def _basic(header: str) -> Credentials:
         if scheme.lower() != "basic":
             raise InvalidClientError
         client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError) as broken:
+    except ValueError as broken:  # binascii.Error and UnicodeDecodeError are some
         raise InvalidClientError from broken
     if not colon:
         raise InvalidClientError

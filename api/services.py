@@ -23,7 +23,9 @@ from projections.user_groups import GroupNames, GroupOf
 from scim.errors import Forbidden, Unavailable
 from scim.profile import UnknownProfileError
 
-TOUCH_INTERVAL_S = 60  # last_used_at is written once a minute, so that a request does not update a row
+TOUCH_INTERVAL_S = (
+    5  # last_used_at is written so often, so that a request does not update a row, and a careful end sees what is in use
+)
 
 
 @dataclass(frozen=True, slots=True)

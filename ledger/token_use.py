@@ -1,4 +1,4 @@
-"""Where and when tokens are used: noted once a minute, sealed, because an address is personal data."""
+"""Where and when tokens are used: noted every few seconds, sealed, because an address is personal data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network

@@ -1,5 +1,5 @@
 -- note_uses --
--- Once a minute for all used tokens, so that a request does not update a row. The time never goes back: the trigger would refuse the
+-- Every few seconds for all used tokens, so that a request does not update a row. The time never goes back: the trigger would refuse the
 -- whole statement. Losing it is harmless, so it does not wait for a synchronous standby.
 update tokens t set last_used_at = greatest(t.last_used_at, clock_timestamp()), last_used_place = u.place
 from unnest($1::uuid[], $2::bytea[]) u(id, place) where t.id = u.id

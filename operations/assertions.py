@@ -140,7 +140,7 @@ def read_assertion(text: str) -> Unverified:
         header: dict[str, Any] = dict(signed.headers())
         claims: Any = orjson.loads(signed.payload)
         _REGISTRY.check_header(header)
-    except (JoseError, ValueError, TypeError, KeyError) as broken:
+    except (JoseError, ValueError, TypeError, KeyError, RecursionError) as broken:
         raise AssertionRefusedError from broken
     algorithm, kid = header.get("alg"), header.get("kid")
     if algorithm not in ALGORITHMS or "crit" in header or not isinstance(claims, dict) or not isinstance(kid, str | None):

@@ -38,7 +38,7 @@ from operations.refusals import ForbiddenError, InvalidError, mask_of, not_one_o
 
 NAME_LENGTH_MAX: Final = 200
 DAYS_MAX: Final = 3_650
-UNUSED_S_MIN: Final = 300  # uses are written once a minute
+UNUSED_S_MIN: Final = 300  # uses are written every few seconds
 UNUSED_S_MAX: Final = 365 * 86_400
 _log = structlog.get_logger("operations.tokens")
 
@@ -153,7 +153,7 @@ async def revoke(
     """Revoke a token: every process refuses it from the next request on. Revoking again makes no event.
 
     `unused_for_seconds`: raises StateError (`token_in_use`) if it was used within that time, so that nobody ends a token that an IdP
-    still has. Uses are written once a minute, so it is at least UNUSED_S_MIN.
+    still has. Uses are written every few seconds, so it is at least UNUSED_S_MIN; a token that is younger proves nothing.
     """
     if unused_for_seconds is not None:
         await _check_unused(ledger, token, unused_for_seconds)
@@ -165,9 +165,9 @@ async def revoke(
 async def _check_unused(ledger: OpenLedger, token: TokenRow, seconds: int) -> None:
     async with ledger.connection() as conn:
         now = await database_clock(conn)
-    if token.last_used_at is not None and token.last_used_at > now - timedelta(seconds=seconds):
+    if max(token.last_used_at or token.created_at, token.created_at) > now - timedelta(seconds=seconds):
         raise StateError(
-            f"This token was used within the last {seconds} seconds: whoever uses it would be refused. Nothing was changed. Find out who it is "
+            f"This token was used, or made, within the last {seconds} seconds: whoever uses it would be refused. Nothing was changed. Find out who it is "
             "(`last_used_from`), give them the new one, and ask again.",
             "token_in_use",
         )

@@ -4,15 +4,21 @@ BACKUP/backup.json    what it is of, and which key opens it
 BACKUP/data           the cluster as pg_basebackup wrote it, with the WAL that makes it consistent and a manifest of checksums
 """
 
+import hashlib
+import hmac
 import json
+import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import psycopg
@@ -20,6 +26,7 @@ import psycopg
 from database.connections import BoundedThread
 from database.deadlines import with_deadlines
 from database.queries import load_queries
+from ledger.sealing import Kek
 from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, check_kek, write_private
 from runtime.exits import FINDING, CommandError
@@ -31,6 +38,16 @@ from runtime.upkeep import Bar, Progress
 
 SQL: Final = load_queries(__file__)
 FORMAT: Final = 1
+_NUMBERS: Final = frozenset({"format", "position", "postgresql"})
+_POSITION_MAX: Final = 2**63
+_SEAL: Final = b"scim-ledger/backup/v1\0"
+# A trial must not archive: it would write other WAL under names that the real server uses.
+QUIET: Final[Mapping[str, str]] = {
+    "archive_mode": "off",
+    "restore_command": "",
+    "archive_cleanup_command": "",
+    "recovery_end_command": "",
+}
 PROGRESS_S: Final = 0.3
 _BY_URL: Final = (
     "This ledger is in a PostgreSQL of your own (LEDGER_DATABASE_URL): use pg_basebackup or pg_dump there, or what its provider offers, and "
@@ -50,6 +67,7 @@ class Backup:
     made_at: str
     release: str
     postgresql: int  # its major version
+    seal: str = ""  # HMAC over the rest and the manifest, with a key from the ledger's key: only who has that key can make one
 
 
 def backup_here(target: Path, bar: Bar, *, trial: bool) -> tuple[Backup, int]:
@@ -58,21 +76,20 @@ def backup_here(target: Path, bar: Bar, *, trial: bool) -> tuple[Backup, int]:
     `trial`: also start a copy of it, which needs as much room again for a while. Raises CommandError and StartError.
     """
     settings = as_served(main_settings())
-    with explained(settings), _embedded_only(settings), embedded.in_words(target):
+    with explained(settings), _embedded_only(settings), _ended_in_order(), _on_disk(target):
         _refuse_used(target)
-        draft = target.with_name(f"{target.name}.part")
-        shutil.rmtree(draft, ignore_errors=True)
-        with running_urls(settings), _removed_unless_renamed(draft):
+        with running_urls(settings), _draft_beside(target) as draft:
             cluster = _cluster(settings)
             with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, DATABASE)), autocommit=True) as conn:
                 made = _facts(conn)
                 _check_room(draft.parent, _bytes_below(cluster.data_dir / "data") * (2 if trial else 1))
-                draft.mkdir(mode=0o700, parents=True)
+                kek = check_kek(settings, bytes.fromhex(made.key_id))
                 with bar("backing up") as progress:
                     _copy_running(cluster, draft, conn, progress)
             _check_files(draft / "data", bar)
             if trial:
                 _try(draft, made, bar)
+            made = replace(made, seal=_seal_of(kek, made, draft / "data"))
             write_private(draft / "backup.json", json.dumps(asdict(made), indent=1) + "\n")
             size = _bytes_below(draft)
             draft.rename(target)
@@ -86,37 +103,43 @@ def restore_here(source: Path, bar: Bar) -> tuple[Backup, int]:
     """
     settings = main_settings()
     place = settings.data_dir.absolute() / "postgres"
-    with explained(settings), _embedded_only(settings), embedded.in_words(settings.data_dir):
+    with explained(settings), _embedded_only(settings), _ended_in_order(), embedded.in_words(settings.data_dir):
         known = read_backup(source)
         if (place / "data").exists():
             raise StartError(
                 f"There is a ledger in {settings.data_dir}. Restore into an empty LEDGER_DATA_DIR, or move that one away first."
             )
-        check_kek(settings, bytes.fromhex(known.key_id))
+        kek = check_kek(settings, bytes.fromhex(known.key_id))
         _check_files(source / "data", bar)
+        if not hmac.compare_digest(known.seal, _seal_of(kek, known, source / "data")):
+            raise CommandError(
+                f"{source} was not made with this ledger's key: backup.json or the manifest was changed. Nothing was copied.",
+                FINDING,
+            )
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_room(place, _bytes_below(source))
-        draft = place / "data.restored"
-        shutil.rmtree(draft, ignore_errors=True)
-        with _removed_unless_renamed(draft), bar("copying") as progress:
-            _copy(source / "data", draft, progress)
-            _disarm(draft)
-            embedded.adopt(draft)
-            draft.rename(place / "data")
-        try:
-            return known, _head_after_start(place, known, bar)
-        except BaseException:
-            shutil.rmtree(place / "data", ignore_errors=True)  # the backup itself is untouched
-            raise
+        with _draft_beside(place / "data") as draft:
+            with bar("copying") as progress:
+                _copy(source / "data", draft / "data", progress)
+            _disarm(draft / "data")
+            embedded.adopt(draft / "data")
+            head = _head_after_start(draft, known, bar)
+            (draft / "data").rename(place / "data")  # fails if a service began one there meanwhile: nothing of it is touched
+    return known, head
 
 
 def read_backup(source: Path) -> Backup:
     """What a directory is a backup of. Raises CommandError if it is none."""
     try:
-        found = json.loads((source / "backup.json").read_text(encoding="utf-8"))
+        found: Any = json.loads((source / "backup.json").read_text(encoding="utf-8"))
+        wrong_kind = [
+            name for name, value in found.items() if name != "leaf_hash" and type(value) is not (int if name in _NUMBERS else str)
+        ]
+        if wrong_kind or not 0 <= found["position"] < _POSITION_MAX:
+            raise ValueError(wrong_kind)
         known = Backup(**found)
         bytes.fromhex(known.key_id)
-    except (OSError, ValueError, TypeError) as wrong:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as wrong:
         raise CommandError(
             f"{source} is not a backup of `scim-ledger backup`: it has no readable backup.json.", FINDING
         ) from wrong
@@ -136,18 +159,50 @@ def _embedded_only(settings: Settings) -> Generator[None]:
 
 
 def _refuse_used(target: Path) -> None:
-    if target.exists():
+    if os.path.lexists(target):
         raise StartError(f"{target} exists. Name a directory that does not: a backup never replaces another one.")
     if not target.absolute().parent.is_dir():
         raise StartError(f"{target.absolute().parent} is no directory. Make it first: a backup belongs on another disk.")
 
 
 @contextmanager
-def _removed_unless_renamed(draft: Path) -> Generator[None]:
-    """What is interrupted or refused leaves nothing behind."""
-    with ExitStack() as undo:
-        undo.callback(shutil.rmtree, draft, ignore_errors=True)
+def _draft_beside(target: Path) -> Generator[Path]:
+    """A new directory beside the target, of its owner alone. What is interrupted or refused leaves nothing of it behind."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    """End at SIGTERM and SIGHUP as at Ctrl-C: what was started is stopped, and what was begun is removed."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _on_disk(target: Path) -> Generator[None]:
+    """Turn an OSError at the target into a sentence about it."""
+    try:
+        yield
+    except OSError as refused:
+        raise StartError(f"{target} cannot be written ({refused.strerror}). Nothing of it was kept.") from refused
+
+
+def _seal_of(kek: Kek, backup: Backup, data: Path) -> str:
+    """The HMAC of a backup: the manifest has a SHA-256 of each file, so it covers all of them."""
+    facts = json.dumps(asdict(replace(backup, seal="")), sort_keys=True).encode()
+    return kek.mac(_SEAL, hashlib.sha256((data / "backup_manifest").read_bytes()).digest() + facts).hex()
 
 
 def _cluster(settings: Settings) -> embedded.Cluster:
@@ -237,7 +292,7 @@ def _disarm(data: Path) -> None:
 
 def _refuse_links(data: Path) -> None:
     """A backup has files only. A link would lead the copy, or the server, out of it."""
-    links = [path for path in data.rglob("*") if path.is_symlink()]
+    links = [path for path in (data, *data.rglob("*")) if path.is_symlink()]
     if links:
         raise CommandError(f"The backup has a link, {links[0]}: it was changed. Nothing was copied.", FINDING)
 
@@ -260,6 +315,7 @@ def _try(draft: Path, made: Backup, bar: Bar) -> None:
     try:
         with bar("copying for a trial start") as progress:
             _copy(draft / "data", trial / "data", progress)
+        _disarm(trial / "data")
         embedded.adopt(trial / "data")
         _head_after_start(trial, made, bar)
     finally:
@@ -283,7 +339,7 @@ def _head_after_start(place: Path, known: Backup, bar: Bar) -> int:
     """Start the cluster there, compare its log with what the backup is of, stop it; returns its last position."""
     with bar("starting it") as progress:
         progress.waits("recovery from its WAL")
-        cluster = embedded.start(place, report=progress.waits)
+        cluster = embedded.start(place, settings=QUIET, report=progress.waits)
         try:
             with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, DATABASE)), autocommit=True) as conn:
                 found = psycopg.RawCursor(conn).execute(SQL["recovered"], (known.position,)).fetchone()

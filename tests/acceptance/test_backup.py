@@ -1,8 +1,10 @@
 """Backups of the embedded PostgreSQL: made while an IdP writes, restored with their key, refused without it or with a damaged file."""
 
+import hashlib
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from tests import warm
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 from tests.conftest import copied
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -141,6 +143,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "broken WAL": lambda backup: (backup / "data" / "pg_wal" / min(os.listdir(backup / "data" / "pg_wal"))).write_bytes(b"\0" * 2**24),
     "another manifest": lambda backup: _flip(backup / "data" / "backup_manifest"),
     "no backup.json": lambda backup: (backup / "backup.json").unlink(),
+    "a position that is a text": lambda backup: (backup / "backup.json").write_text(
+        json.dumps({**json.loads((backup / "backup.json").read_text()), "position": "x"})
+    ),
     "a later format": lambda backup: (backup / "backup.json").write_text(
         json.dumps({**json.loads((backup / "backup.json").read_text()), "format": 99})
     ),
@@ -181,13 +186,70 @@ def test_a_backup_with_a_link_is_refused(made: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "from-linked" / "postgres" / "data").exists()
 
 
-def test_a_backup_of_another_log_is_refused_after_it_was_started(made: Any, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_with_its_manifest_is_refused(made: Any, tmp_path: Path) -> None:
+    """The manifest is no signature: whoever can write into a backup can make it fit. The MAC of backup.json is one."""
+    backup = copied(made[0], tmp_path / "forged")
+    conf, manifest = backup / "data" / "postgresql.conf", backup / "data" / "backup_manifest"
+    conf.write_text(conf.read_text() + "\narchive_mode = on\narchive_command = 'touch /nowhere'\n")
+    listed = json.loads(manifest.read_text())
+    (entry,) = [file for file in listed["Files"] if file["Path"] == "postgresql.conf"]
+    entry |= {"Size": conf.stat().st_size, "Checksum": hashlib.sha256(conf.read_bytes()).hexdigest()}
+    head = (
+        json.dumps({key: value for key, value in listed.items() if key != "Manifest-Checksum"}, separators=(",", ":"))[:-1]
+        + ",\n"
+    )
+    checksum = hashlib.sha256(head.encode()).hexdigest()
+    manifest.write_text(f'{head}"Manifest-Checksum": "{checksum}"}}\n')
+    done = restored((backup, *made[1:]), tmp_path / "from-forged")
+    assert done.returncode == 1
+    assert "was not made with this ledger's key" in done.stderr, done.stderr
+    assert not (tmp_path / "from-forged" / "postgres" / "data").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_backup_leaves_nothing_behind(made: Any, tmp_path: Path, number: signal.Signals) -> None:
+    assert restored(made, tmp_path / "ledger").returncode == 0
+    environment = {**os.environ, "LEDGER_DATA_DIR": str(tmp_path / "ledger")}
+    with (tmp_path / "log").open("wb") as log:
+        process = warm.start(["backup", str(tmp_path / "backup")], environment, log)
+    until(lambda: any(path.name.startswith(".backup.") for path in tmp_path.iterdir()))
+    process.send_signal(number)
+    assert process.wait(timeout=60) != 0
+    assert process.stdout is not None
+    process.stdout.close()
+    assert not any("backup" in path.name for path in tmp_path.iterdir())
+    again = run(tmp_path / "ledger", "backup", str(tmp_path / "backup"), "--no-trial")
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_what_stands_beside_a_backup_is_not_touched(made: Any, tmp_path: Path) -> None:
+    assert restored(made, tmp_path / "ledger").returncode == 0
+    (tmp_path / "one.part").mkdir()
+    (tmp_path / "one.part" / "mine").touch()
+    assert run(tmp_path / "ledger", "backup", str(tmp_path / "one"), "--no-trial").returncode == 0
+    assert (tmp_path / "one.part" / "mine").exists()
+
+
+def test_a_trial_start_archives_nothing(made: Any, tmp_path: Path) -> None:
+    """It would write its own WAL under names that the real server archives too."""
+    assert restored(made, tmp_path / "ledger").returncode == 0
+    data = tmp_path / "ledger" / "postgres" / "data"
+    with (data / "postgresql.auto.conf").open("a") as conf:
+        conf.write(f"archive_mode = on\narchive_command = 'echo %f >> {tmp_path / 'archived'}; true'\n")
+    tmp_path.chmod(0o777)
+    done = run(tmp_path / "ledger", "backup", str(tmp_path / "backup"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    archived = (tmp_path / "archived").read_text().split() if (tmp_path / "archived").exists() else []
+    assert len(archived) == len(set(archived)), "no segment is archived twice"
+
+
+def test_a_changed_backup_json_is_refused(made: Any, tmp_path: Path) -> None:
     backup = copied(made[0], tmp_path / "mixed")
     facts = json.loads((backup / "backup.json").read_text())
     (backup / "backup.json").write_text(json.dumps({**facts, "leaf_hash": "00" * 32}))
     done = restored((backup, *made[1:]), tmp_path / "from-mixed")
     assert done.returncode == 1
-    assert "must not be used" in done.stderr
+    assert "was not made with this ledger's key" in done.stderr
     assert not (tmp_path / "from-mixed" / "postgres" / "data").exists()
 
 

@@ -157,12 +157,25 @@ def test_a_narrowed_admin_sees_only_its_own_in_the_report(app_url: str, superuse
 def test_a_token_is_not_ended_while_somebody_uses_it(app_url: str, superuser_url: str, ago: str, status: int) -> None:
     async def check(edge: Edge) -> None:
         made = await edge.issue(role="auditor")
-        age(superuser_url, made["id"], f"last_used_at = clock_timestamp() - interval '{ago}'")
+        age(
+            superuser_url,
+            made["id"],
+            f"created_at = now() - interval '1 day', last_used_at = clock_timestamp() - interval '{ago}'",
+        )
         answer = await edge.ask("DELETE", f"/v1/tokens/{made['id']}", {"reason": "rotated", "unused_for_seconds": 300})
         assert answer.status_code == status, answer.text
         if status == 409:
             assert answer.json()["code"] == "token_in_use"
             assert await events(edge, "token.revoked") == []
+
+    run(app_url, check)
+
+
+def test_a_token_that_is_younger_than_the_time_of_a_careful_end_proves_nothing(app_url: str) -> None:
+    async def check(edge: Edge) -> None:
+        made = await edge.issue(role="auditor")
+        answer = await edge.ask("DELETE", f"/v1/tokens/{made['id']}", {"unused_for_seconds": 300})
+        assert (answer.status_code, answer.json()["code"]) == (409, "token_in_use")
 
     run(app_url, check)
 
