@@ -82,7 +82,7 @@ async def _beside(edge: Edge, url: str) -> AsyncIterator[Edge]:
     async with opened(url, kek=edge.ledger.kek) as ledger:
         app = httpx.ASGITransport(make_app(ledger.services))
         async with httpx.AsyncClient(transport=app, base_url="http://ledger.test") as http:
-            other = Edge(http, ledger.services.ledger)
+            other = Edge(http, ledger.services)
             other.admin = edge.admin
             yield other
 

@@ -35,7 +35,9 @@ SLUGS = "a name with a closed alphabet, checked before it is stored"
 OURS = "one of a few words of ours"
 LABEL = "an operator's label, in clear and said to be so (SECURITY.md)"
 SETUP = "how data of a directory is shaped: no data (docs/concepts.md)"
+PUBLIC = "public keys, or where they are published: what anybody may know (docs/operations.md)"
 COLUMNS = {
+    "clients": {"name": LABEL, "auth": OURS, "jwks": PUBLIC, "jwks_uri": PUBLIC, "created_by": OURS},
     "consumers": {"name": SLUGS, "mode": OURS, "ordering": OURS, "directories": SLUGS, "types": SLUGS, "state": OURS},
     "consumer_epochs": {"directories": SLUGS, "types": SLUGS},
     "consumer_forks": {"common": SLUGS, "gone": SLUGS},

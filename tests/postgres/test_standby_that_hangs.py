@@ -3,6 +3,7 @@ done twice.
 """
 
 import asyncio
+import os
 from contextlib import suppress
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from database.deadlines import Deadline
 from delivery.checkpoints import acknowledge, record
 from delivery.reports import Place, Report
 from delivery.worker import SQL as DELIVERY
-from ledger.tokens import touch
+from ledger.token_use import Use, note_uses
 from operations import idempotency, tokens
 from operations.idempotency import Answer
 from operations.refusals import ConflictError
@@ -52,7 +53,7 @@ def test_repeated_writes_do_not_leave_a_session_for_each_attempt(app_url: str, s
                     async with await impatient(app_url) as alive:  # signs of life do not wait for the standby
                         await alive.execute(DELIVERY["beat_worker"], (holder,))
                         await alive.execute(DELIVERY["renew_leases"], (holder, paces[0], 15.0, *paces[1:]))
-                        await touch(alive, [uuid4()])
+                        await note_uses(alive, s.kek, {uuid4(): Use("GET /v1/events", "127.0.0.1")}, os.urandom)
                 assert left_behind(conn) == 0
                 for n in range(TRIES):
                     given_up = await impatient(app_url)

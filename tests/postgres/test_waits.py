@@ -128,10 +128,10 @@ def test_the_writers_answer_is_kept_if_the_token_cannot_be_looked_up(
             text = await acts.issue_token("scim", "t", ("acme",), datetime.now(UTC) + timedelta(days=1))
             found = ledger.services.authentication.authenticate
 
-            async def away(*asked: Any, fresh: bool = False) -> Token:
+            async def away(*asked: Any, fresh: bool = False, **more: Any) -> Token:
                 if fresh:
                     raise psycopg.OperationalError("no answer in time")
-                return await found(*asked, fresh=fresh)
+                return await found(*asked, fresh=fresh, **more)
 
             monkeypatch.setattr(ledger.services.authentication, "authenticate", away)
             transport = httpx.ASGITransport(make_app(ledger.services))

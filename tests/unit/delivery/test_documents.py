@@ -18,18 +18,27 @@ HERE = Allowed.read("127.0.0.0/8")
 async def documents(answer: Callable[[], bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A server that answers each request so. Yields its URL and the heads of the requests that came."""
     asked: list[bytes] = []
+    serving: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(answer())
-            await writer.drain()
-            await reader.read()  # until the client has closed
-        writer.close()
+        task = asyncio.current_task()
+        assert task is not None
+        serving.append(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                asked.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(answer())
+                await writer.drain()
+                await reader.read()  # until the client has closed
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys", asked
+    for task in serving:  # an open connection at the end of the loop would be a warning in another test
+        task.cancel()
+    await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def fetched(answer: bytes, allowed: Allowed = HERE) -> bytes:
