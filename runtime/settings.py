@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     def _is_an_address(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("begins with http:// or https://")
+        if url is not None and ("?" in url or "#" in url):
+            raise ValueError("has a query or a fragment: paths are added to its end")
         return url
 
     @field_validator("webhook_allow")

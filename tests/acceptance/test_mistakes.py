@@ -209,6 +209,7 @@ SETTINGS: tuple[tuple[str, dict[str, str], int, str], ...] = (
     ("token list", {"LEDGER_URL": "127.0.0.1:1", "LEDGER_TOKEN": "x"}, 2, "LEDGER_URL is not understood: it begins with http:// or https://."),
     ("settings", {"LEDGER_URL": "127.0.0.1:1"}, 2, "LEDGER_URL begins with http:// or https://."),
     ("serve", {"LEDGER_PUBLIC_URL": "ledger.example.com"}, 2, "LEDGER_PUBLIC_URL begins with http:// or https://."),
+    ("serve", {"LEDGER_PUBLIC_URL": "https://l.example.com/x?y"}, 2, "LEDGER_PUBLIC_URL has a query or a fragment: paths are added to its end."),
     ("serve", {"LEDGER_WEBHOOK_ALLOW": "10.0.0.0/8, 127.0.0.1/99"}, 2, "LEDGER_WEBHOOK_ALLOW has `127.0.0.1/99`, which is no network, no address and no host name."),
     ("serve", {"LEDGER_WEBHOOK_ALLOW": "999.1.1.1"}, 2, "LEDGER_WEBHOOK_ALLOW has `999.1.1.1`, which is no network"),
     ("serve", {"LEDGER_HOST": "999.1.1.1"}, 2, "Set LEDGER_HOST to an address of this machine"),
