@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
@@ -29,7 +30,7 @@ def own_transport() -> Generator[httpx.BaseTransport]:
     Raises CommandError.
     """
     settings = as_served(main_settings())
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, logging.WARNING)  # a refusal is the command's own sentence
     with explained(settings), running_urls(settings) as urls, asyncio.Runner() as runner:
         stack = AsyncExitStack()
         app = runner.run(_open(stack, settings, urls))

@@ -9,8 +9,8 @@ import orjson
 import structlog
 
 
-def configure_logs(style: Literal["console", "json"]) -> None:
-    """Send structlog and the standard library's warnings the same way, to standard error."""
+def configure_logs(style: Literal["console", "json"], level: int = logging.INFO) -> None:
+    """Send structlog (from `level` on) and the standard library's warnings the same way, to standard error."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -23,7 +23,7 @@ def configure_logs(style: Literal["console", "json"]) -> None:
         last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
         processors=[*shared, last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr))),
         cache_logger_on_first_use=True,
     )
