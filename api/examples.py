@@ -40,7 +40,7 @@ _DOCUMENTS: Final[dict[str, Any]] = {
     "ProfileDocument": {"profile": {
         "name": "ours", "version": 1, "title": "Our directory", "tolerances": [str(Tolerance.STRING_BOOLEANS)], "user": {"email": ["emails.value"]},
     }},
-    "RevokeBody": {"reason": "planned work"},
+    "RevokeBody": {"reason": "planned work"}, "EndClientBody": {"reason": "planned work"},
     "RotateSecretBody": {"overlap_seconds": 3_600},
     "RotateTokenBody": {"overlap_seconds": 86_400},
     "SchemaBody": {"resource_type": "User", "schema": {
