@@ -25,7 +25,7 @@ test: $(READY) ## the whole test suite; ARGS=... goes to pytest
 
 # Without random examples: what a run covers must not be a matter of luck. And apart from `test`, which tracing would slow down by a third.
 coverage: $(READY) ## the pure modules, which the unit tests must cover whole
-	HYPOTHESIS_PROFILE=explicit .venv/bin/pytest $(addprefix tests/unit/,client delivery ledger proofs scim) -m "not long" -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
+	HYPOTHESIS_PROFILE=explicit .venv/bin/pytest $(addprefix tests/unit/,client delivery ledger operations proofs scim) -m "not long" -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 quick: $(READY) ## in a minute: the gates of what changed since origin/main, and the unit tests; ARGS=... goes to pytest
 	@.ci/quick $(ARGS)

@@ -10,6 +10,7 @@ from ledger.client_bindings import (
     AccessRow,
     ClientRow,
     access_fault,
+    access_row,
     client_differs,
     client_fault,
     client_row,
@@ -39,6 +40,7 @@ def test_a_row_as_the_service_wrote_it_is_sound() -> None:
     assert ROW.client_id == "cli_00000000000000000000000000000007"
     columns = tuple(getattr(ROW, name) for name in ROW.__slots__)
     assert client_row(columns) == ROW
+    assert access_row((ACCESS.id, ACCESS.hash, ACCESS.expires_at, ACCESS.seal, *columns)) == ACCESS
 
 
 @pytest.mark.parametrize(
