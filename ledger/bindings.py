@@ -6,10 +6,11 @@ from before a rotation does not bring the old token back.
 """
 
 import hmac
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import orjson
@@ -19,6 +20,7 @@ from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.sealing import Kek
 
 _DOMAIN: Final = b"scim-ledger/token-seal/v1\0"
+Bound = TypeVar("Bound")  # a row that is checked against the log
 STATES: Final = ("active", "overlapping", "expired", "revoked")
 
 
@@ -96,6 +98,18 @@ def _id_text(token: UUID | None) -> str | None:
 def sealed(kek: Kek, row: TokenRow) -> TokenRow:
     """The row with its seal filled in."""
     return replace(row, seal=seal_of(kek, row))
+
+
+def sound(rows: Iterable[Bound], fault: Callable[[Bound], str | None], tell: Callable[[Bound, str], None]) -> list[Bound]:
+    """The rows without a fault; of each other one `tell` is given the fault."""
+    kept: list[Bound] = []
+    for row in rows:
+        found = fault(row)
+        if found is None:
+            kept.append(row)
+        else:
+            tell(row, found)
+    return kept
 
 
 @lru_cache(maxsize=1_024)

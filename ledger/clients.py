@@ -8,6 +8,7 @@ events of `_system`, as those on tokens are.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict, get_args
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from msgspec import Meta
 from database.arrays import byteas, int2s, uuids
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.bindings import sound
 from ledger.client_bindings import (
     CLIENT_STATES,
     AccessRow,
@@ -240,14 +242,11 @@ async def live_access(conn: Connection, kek: Kek, hashes: list[bytes]) -> dict[b
 
 def believed_access(kek: Kek, rows: Iterable[AccessRow]) -> list[AccessRow]:
     """The access tokens that the service issued, of clients that agree with the log. The others are logged with the reason."""
-    sound: list[AccessRow] = []
-    for row in rows:
-        fault = access_fault(kek, row)
-        if fault is None:
-            sound.append(row)
-        else:
-            _log.error("client_not_of_the_log", client=row.client.id, problem=fault)
-    return sound
+    return sound(
+        rows,
+        partial(access_fault, kek),
+        lambda row, fault: _log.error("client_not_of_the_log", client=row.client.id, problem=fault),
+    )
 
 
 def token_of_access(row: AccessRow) -> Token:

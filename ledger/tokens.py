@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, get_args
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from msgspec import Meta
 from database.arrays import byteas, int2s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.bindings import STATES, TokenRow, Told, differs, fault_of, sealed, token_row
+from ledger.bindings import STATES, TokenRow, Told, differs, fault_of, sealed, sound, token_row
 from ledger.clocks import microseconds
 from ledger.commands import RecordFacts, Statement
 from ledger.directories import SYSTEM, Directory
@@ -343,14 +344,7 @@ def token_of(row: TokenRow) -> Token:
 
 def believed(kek: Kek, rows: Iterable[TokenRow]) -> list[TokenRow]:
     """The rows that agree with the ledger. The others are logged as `token_not_of_the_log` with the reason."""
-    sound: list[TokenRow] = []
-    for row in rows:
-        fault = fault_of(kek, row)
-        if fault is None:
-            sound.append(row)
-        else:
-            _log.error("token_not_of_the_log", token=row.id, problem=fault)
-    return sound
+    return sound(rows, partial(fault_of, kek), lambda row, fault: _log.error("token_not_of_the_log", token=row.id, problem=fault))
 
 
 async def live_tokens(conn: Connection, kek: Kek, hashes: list[bytes]) -> dict[bytes, Token]:

@@ -125,14 +125,7 @@ def findings_of(found: Evidence) -> Iterator[CredentialFinding]:
     for consumer, made in found.secrets:
         if found.now - made >= SECRET_OLD:
             subject: CredentialSubject = {"kind": "consumer", "id": str(consumer.uuid), "name": consumer.name}
-            fix = f"scim-ledger consumer rotate-secret {consumer.name}"
-            yield {
-                "finding": "webhook_secret_old",
-                "severity": "medium",
-                "subject": subject,
-                "since": made + SECRET_OLD,
-                "fix": fix,
-            }
+            yield _old_secret("webhook_secret_old", subject, made, f"scim-ledger consumer rotate-secret {consumer.name}")
 
 
 def _of_clients(found: Evidence) -> Iterator[CredentialFinding]:
@@ -141,14 +134,11 @@ def _of_clients(found: Evidence) -> Iterator[CredentialFinding]:
         made = client.rotated_at or client.created_at
         if client.auth == "secret" and client.state(found.now) != "revoked" and found.now - made >= SECRET_OLD:
             subject: CredentialSubject = {"kind": "client", "id": str(client.id), "name": client.name}
-            fix = f"scim-ledger client rotate {client.id}"
-            yield {
-                "finding": "client_secret_old",
-                "severity": "medium",
-                "subject": subject,
-                "since": made + SECRET_OLD,
-                "fix": fix,
-            }
+            yield _old_secret("client_secret_old", subject, made, f"scim-ledger client rotate {client.id}")
+
+
+def _old_secret(finding: str, subject: CredentialSubject, made: datetime, fix: str) -> CredentialFinding:
+    return {"finding": finding, "severity": "medium", "subject": subject, "since": made + SECRET_OLD, "fix": fix}
 
 
 def _of_active(found: Evidence, row: TokenRow) -> Iterator[CredentialFinding]:

@@ -165,7 +165,7 @@ async def revoke(
 async def _check_unused(ledger: OpenLedger, token: TokenRow, seconds: int) -> None:
     async with ledger.connection() as conn:
         now = await database_clock(conn)
-    if max(token.last_used_at or token.created_at, token.created_at) > now - timedelta(seconds=seconds):
+    if (token.last_used_at or token.created_at) > now - timedelta(seconds=seconds):
         raise StateError(
             f"This token was used, or made, within the last {seconds} seconds: whoever uses it would be refused. Nothing was changed. Find out who it is "
             "(`last_used_from`), give them the new one, and ask again.",

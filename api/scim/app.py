@@ -172,9 +172,8 @@ class ScimApp:
         try:
             call = self._call(scope, receive, method, request_id)
             template = _route(call).template
-            call.span = self._services.tracer.begin(
-                f"{method_shown(method)} {template}", "server", parent_of(call.header(TRACEPARENT))
-            )
+            call.place = f"{method_shown(method)} {template}"
+            call.span = self._services.tracer.begin(call.place, "server", parent_of(call.header(TRACEPARENT)))
             answer = await self._answer(call)
         except (ClientGoneError, AbandonedError):
             return
@@ -280,9 +279,7 @@ class ScimApp:
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
         try:
-            return await self._services.authentication.authenticate(
-                authorization, call.address, route=f"{call.method} {_route(call).template}", fresh=fresh
-            )
+            return await self._services.authentication.authenticate(authorization, call.address, route=call.place, fresh=fresh)
         except Unauthorized:
             with contextlib.suppress(Unauthorized):  # without a token the request belongs to no directory
                 owner = await formerly(self._services.ledger, presented(authorization), call.directory)

@@ -108,6 +108,7 @@ class Call:
     held: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # released once the request is carried out
     turns: Turns | None = None  # of its directory, once that is known
     span: Span = NO_SPAN
+    place: str = ""  # method and template, for its span and the last use of its token
     _watch: asyncio.Task[None] | None = None
 
     @property
