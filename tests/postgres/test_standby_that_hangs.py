@@ -114,6 +114,10 @@ def test_a_start_that_waits_for_the_standby_in_vain_says_so(
         with pytest.raises(CommandError, match="standby_silent") as refused, standby_named(app_url):
             asyncio.run(start())
         assert refused.value.code == UNREACHABLE
+    with psycopg.connect(
+        superuser_url, autocommit=True
+    ) as conn:  # the server lets its sessions go a moment after the setting is back
+        assert any(left_behind(conn) == 0 for _ in range(100_000))
     with pytest.raises(psycopg.OperationalError, match="lost"), standby_named(app_url):
         raise psycopg.OperationalError("lost")
 
