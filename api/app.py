@@ -21,6 +21,7 @@ from api import (
     event_schemas,
     events,
     health,
+    keys,
     oauth,
     profiles,
     replays,
@@ -53,7 +54,7 @@ from scim.mistakes import Mistake, mistake_in
 
 _PARTS = (
     health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, tokens,
-    clients, oauth, event_schemas, asyncapi,
+    clients, oauth, keys, event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")
 

@@ -2,6 +2,8 @@
 revoke all on all tables in schema ledger from ledger_app;
 grant usage on schema ledger to ledger_app;
 grant select, insert on events, commits, bodies, subject_keys, ledger to ledger_app;  -- append-only is a grant
+grant select, insert on key_epochs, domain_keys to ledger_app;  -- at the first start; the owner rotates
+grant update (active_at, rewrapped_at, destroyed_at) on key_epochs to ledger_app;  -- in the commit of the event
 grant select on migrations to ledger_app;
 grant select, insert on directories to ledger_app;
 grant usage on sequence directories_id_seq to ledger_app;

@@ -80,6 +80,29 @@ create table ledger (
 );
 grant select, insert on ledger to ledger_app;
 
+-- key_epochs: the key-encryption keys, each wrapped by a root key that stands outside the database. `wrapped` is null once the epoch is
+-- destroyed, and its root key is destroyed too, so that the row in an older backup cannot be opened.
+create table key_epochs (
+    epoch        int primary key check (epoch > 0),
+    kek_id       bytea not null,
+    provider     text not null check (provider in ('file', 'env', 'pkcs11', 'aws-kms', 'vault')),
+    root         text not null,                 -- which of the provider's keys
+    wrapped      bytea,
+    made_at      timestamptz not null default clock_timestamp(),
+    active_at    timestamptz,                   -- since when it seals; null until all processes have it
+    rewrapped_at timestamptz,                   -- when nothing of earlier epochs was left
+    destroyed_at timestamptz
+);
+grant select, insert on key_epochs to ledger_app;
+grant update (active_at, rewrapped_at, destroyed_at) on key_epochs to ledger_app;
+
+-- domain_keys: the keys of MACs by domain, wrapped as keys of resources are. They stay the same in all epochs.
+create table domain_keys (
+    domain  bytea primary key,
+    wrapped bytea not null
+);
+grant select, insert on domain_keys to ledger_app;
+
 -- These triggers refuse changes even for a superuser and with session_replication_role = replica (ENABLE ALWAYS); grants would not.
 create function refuse_change() returns trigger language plpgsql as $$
 begin

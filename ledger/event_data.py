@@ -199,6 +199,22 @@ class ClientRevoked(ClientFacts):
     reason: NotRequired[str]
 
 
+class KeyEpochFacts(TypedDict):
+    """A key epoch. `root_key`: the name of its root key at `provider`."""
+
+    epoch: int
+    provider: str
+    root_key: str
+    key_id: str
+
+
+class KeyRewrapped(KeyEpochFacts):
+    """What was moved into the epoch: wrapped keys and sealed texts."""
+
+    keys: int
+    notes: int
+
+
 class NamedConsumer(TypedDict):
     id: Id
     name: str

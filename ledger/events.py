@@ -22,6 +22,8 @@ from ledger.event_data import (
     DirectoryFacts,
     DirectoryWithProfile,
     ForkClosed,
+    KeyEpochFacts,
+    KeyRewrapped,
     ReplayFailed,
     ReplayProgress,
     ReplayStarted,
@@ -39,7 +41,7 @@ from ledger.event_data import (
 from ledger.ids import DirectoryNumber, Seq
 
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
-CLIENT, CONSUMER, REPLAY, SURGE = "Client", "Consumer", "Replay", "Surge"
+CLIENT, CONSUMER, KEY, REPLAY, SURGE = "Client", "Consumer", "Key", "Replay", "Surge"
 MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
 MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items()}
 
@@ -168,6 +170,9 @@ DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIREC
 CLIENT_CREATED = EventType("client.created", 53, CLIENT, Effect.NOTHING, NO_FACT, ClientCreated)
 CLIENT_ROTATED = EventType("client.rotated", 54, CLIENT, Effect.NOTHING, NO_FACT, ClientRotated)
 CLIENT_REVOKED = EventType("client.revoked", 55, CLIENT, Effect.NOTHING, NO_FACT, ClientRevoked)
+KEY_ROTATED = EventType("key.rotated", 57, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
+KEY_REWRAPPED = EventType("key.rewrapped", 58, KEY, Effect.NOTHING, NO_FACT, KeyRewrapped)
+KEY_DESTROYED = EventType("key.destroyed", 59, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
 
 EVENT_TYPES: Final = tuple(
     sorted((kind for kind in list(vars().values()) if isinstance(kind, EventType)), key=lambda kind: kind.number)

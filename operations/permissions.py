@@ -114,6 +114,8 @@ clients.revoke            .        .    .        .        .       yes    client
 oauth.token               yes      yes  yes      yes      yes     yes    -
 oauth.metadata            yes      yes  yes      yes      yes     yes    -
 
+keys.list                 .        .    .        yes      .       yes    all
+
 audit.population          .        .    .        .        yes     yes    directory
 audit.user                .        .    .        .        yes     yes    directory
 audit.access              .        .    .        .        yes     yes    directory

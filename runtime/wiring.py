@@ -32,6 +32,7 @@ from ledger.clients import live_access, prune_access, touch_clients
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
 from ledger.ids import DirectoryNumber
+from ledger.key_epochs import KeyFollower
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.token_use import note_uses
@@ -124,10 +125,12 @@ async def open_services(
     room: Callable[[], Fault | None] = no_fault,
     process: Process = ONLY_PROCESS,
     tracer: Tracer = UNTRACED,
+    keys: KeyFollower | None = None,
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
 
     `pooled`: the URL of a pooler in transaction mode, through which requests read. `room`: returns why the disk has no room, or None.
+    `keys`: follows rotations; a command needs none.
     """
     pulse = Pulse()
     pool = Pool(pooled or url, size=SERVING_POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
@@ -136,8 +139,9 @@ async def open_services(
     writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
     show_queue(lambda: writer.queued)
     arrivals = Arrivals()
-    names = GroupNames(kek)
-    shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek, names)
+    shared_reads = _SharedReads(
+        lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek, names := GroupNames(kek)
+    )
     feed = Feed(kek, directories)
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
@@ -155,7 +159,7 @@ async def open_services(
     changed = asyncio.Event()
     cleanups = CleanUps(lambda: connect(url, pinned=True, long_work=True), make_transaction(kek), directories, uuid7)
     works = (
-        probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed), tail.run(),
+        probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed, keys), tail.run(),
         _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
         _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
     )  # fmt: skip
@@ -166,13 +170,18 @@ async def open_services(
         writer.stop()
         await _wait_for_tasks([writing], WRITES_AT_STOP)
         await _wait_for_tasks([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
-        sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await shared_reads.close()
-        await pool.close()
-        sever.cancel()
+        await _end(background, pulse, shared_reads, pool)
+
+
+async def _end(background: Sequence[asyncio.Task[None]], pulse: Pulse, shared_reads: "_SharedReads", pool: Pool) -> None:
+    """End the background work and close the connections, those that do not answer too."""
+    sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    await shared_reads.close()
+    await pool.close()
+    sever.cancel()
 
 
 async def _wait_for_tasks(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:
@@ -270,7 +279,7 @@ def _schema(
     return check
 
 
-async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
+async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event, keys: KeyFollower | None) -> None:
     """Turn NOTIFY into announcements. While the connection is broken, wake readers every second instead."""
     while True:
         try:
@@ -278,10 +287,14 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
             async with conn:
                 await migrate.note_release(conn)
                 await conn.execute("listen ledger")
+                if keys is not None:
+                    await keys.attend(conn)
                 arrivals.announce()
                 async for payload in notices(conn):
                     if payload is not None:
                         arrivals.announce()
+                    elif keys is not None:
+                        await keys.refresh(conn)
                     if payload == "directories":
                         changed.set()
         except psycopg.Error:

@@ -400,6 +400,27 @@ export interface TokenExpiringEvent extends Envelope {
   data: TokenExpiringData | Withheld | Erased | Unreadable;
 }
 
+/** `key.rotated`, see docs/events.md. */
+export interface KeyRotatedEvent extends Envelope {
+  type: "key.rotated";
+  subject: KeySubject;
+  data: KeyEpochFactsData | Withheld | Erased | Unreadable;
+}
+
+/** `key.rewrapped`, see docs/events.md. */
+export interface KeyRewrappedEvent extends Envelope {
+  type: "key.rewrapped";
+  subject: KeySubject;
+  data: KeyRewrappedData | Withheld | Erased | Unreadable;
+}
+
+/** `key.destroyed`, see docs/events.md. */
+export interface KeyDestroyedEvent extends Envelope {
+  type: "key.destroyed";
+  subject: KeySubject;
+  data: KeyEpochFactsData | Withheld | Erased | Unreadable;
+}
+
 /** Why an event happened; later releases may add causes. */
 export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "operator";
 
@@ -672,6 +693,40 @@ export interface GroupReference {
 /** The resource that the event is about; the group for memberships. */
 export interface GroupSubject {
   type: "Group";
+  id: string;
+}
+
+/** A key epoch. `root_key`: the name of its root key at `provider`. */
+export interface KeyEpochFacts {
+  epoch: number;
+  key_id: string;
+  provider: string;
+  root_key: string;
+}
+
+export interface KeyEpochFactsData {
+  object: KeyEpochFacts;
+  changes: Array<Change>;
+}
+
+/** What was moved into the epoch: wrapped keys and sealed texts. */
+export interface KeyRewrapped {
+  epoch: number;
+  key_id: string;
+  keys: number;
+  notes: number;
+  provider: string;
+  root_key: string;
+}
+
+export interface KeyRewrappedData {
+  object: KeyRewrapped;
+  changes: Array<Change>;
+}
+
+/** The resource that the event is about; the group for memberships. */
+export interface KeySubject {
+  type: "Key";
   id: string;
 }
 
@@ -1008,7 +1063,10 @@ export type LedgerEvent =
   | ClientCreatedEvent
   | ClientRotatedEvent
   | ClientRevokedEvent
-  | TokenExpiringEvent;
+  | TokenExpiringEvent
+  | KeyRotatedEvent
+  | KeyRewrappedEvent
+  | KeyDestroyedEvent;
 
 /** The name of an event type. */
 export type EventType = LedgerEvent["type"];

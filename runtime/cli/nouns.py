@@ -36,6 +36,7 @@ NOUNS: Final[Nouns] = {
     "group": Noun("resources", "The current groups of a directory.", "groups"),
     "token": Noun("token", "Bearer tokens."),
     "client": Noun("oauth_client", "OAuth 2.0 clients of IdPs."),
+    "key": Noun("key", "Key epochs: the keys with which everything is sealed."),
     "events": Noun("events", "The feed."),
     "consumer": Noun("consumer", "Named readers of the feed."),
     "blocked": Noun("deliveries", "Deliveries that failed.", "blocked"),

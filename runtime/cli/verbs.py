@@ -66,6 +66,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "client show": _get("/v1/clients/{client}"),
     "client rotate": _post("/v1/clients/{client}/rotate"),
     "client revoke": Route("DELETE", "/v1/clients/{client}"),
+    "key list": _get("/v1/keys"),
     "events list": _get("/v1/events"),
     "events tail": _get("/v1/events"),
     "events get": _get("/v1/events/{event_id}"),
@@ -106,7 +107,20 @@ VERBS: Final[Mapping[str, Route]] = {
 }
 # Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").
 LOCAL: Final = frozenset(
-    {"serve", "migrate", "backup", "restore", "settings", "demo", "completion", "replay rebuild", "replay verify"}
+    {
+        "serve",
+        "migrate",
+        "backup",
+        "restore",
+        "settings",
+        "demo",
+        "completion",
+        "replay rebuild",
+        "replay verify",
+        "key rotate",
+        "key rewrap",
+        "key destroy",
+    }
 )
 # Further routes of a verb, under a name that is no command -> the verb.
 PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}

@@ -44,6 +44,7 @@ COLUMNS = {
     "directories": {"slug": SLUGS, "profile": SLUGS},
     "directory_states": {"state": OURS},
     "extension_schemas": {"resource_type": OURS, "urn": SETUP, "document": SETUP},
+    "key_epochs": {"provider": OURS, "root": "the name of a root key at its provider, such as an ARN: no data"},
     "migrations": {"name": OURS, "checksum": OURS},
     "open_deliveries": {"error": OURS},
     "profiles": {"name": SLUGS, "document": SETUP},

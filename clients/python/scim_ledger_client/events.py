@@ -448,6 +448,30 @@ class TokenExpiringEvent(Envelope):
     data: TokenExpiringData | Withheld | Erased | Unreadable
 
 
+class KeyRotatedEvent(Envelope):
+    """`key.rotated`, see docs/events.md."""
+
+    type: Literal["key.rotated"]
+    subject: KeySubject
+    data: KeyEpochFactsData | Withheld | Erased | Unreadable
+
+
+class KeyRewrappedEvent(Envelope):
+    """`key.rewrapped`, see docs/events.md."""
+
+    type: Literal["key.rewrapped"]
+    subject: KeySubject
+    data: KeyRewrappedData | Withheld | Erased | Unreadable
+
+
+class KeyDestroyedEvent(Envelope):
+    """`key.destroyed`, see docs/events.md."""
+
+    type: Literal["key.destroyed"]
+    subject: KeySubject
+    data: KeyEpochFactsData | Withheld | Erased | Unreadable
+
+
 # Why an event happened; later releases may add causes.
 Cause: TypeAlias = Literal[
     "idp", "user_deactivated", "user_reactivated", "user_deleted", "group_deleted", "directory_closed", "operator"
@@ -731,6 +755,43 @@ class GroupSubject(TypedDict):
     """The resource that the event is about; the group for memberships."""
 
     type: Literal["Group"]
+    id: str
+
+
+class KeyEpochFacts(TypedDict):
+    """A key epoch. `root_key`: the name of its root key at `provider`."""
+
+    epoch: int
+    key_id: str
+    provider: str
+    root_key: str
+
+
+class KeyEpochFactsData(TypedDict):
+    object: KeyEpochFacts
+    changes: list[Change]
+
+
+class KeyRewrapped(TypedDict):
+    """What was moved into the epoch: wrapped keys and sealed texts."""
+
+    epoch: int
+    key_id: str
+    keys: int
+    notes: int
+    provider: str
+    root_key: str
+
+
+class KeyRewrappedData(TypedDict):
+    object: KeyRewrapped
+    changes: list[Change]
+
+
+class KeySubject(TypedDict):
+    """The resource that the event is about; the group for memberships."""
+
+    type: Literal["Key"]
     id: str
 
 
@@ -1082,4 +1143,7 @@ Event: TypeAlias = (
     | ClientRotatedEvent
     | ClientRevokedEvent
     | TokenExpiringEvent
+    | KeyRotatedEvent
+    | KeyRewrappedEvent
+    | KeyDestroyedEvent
 )
