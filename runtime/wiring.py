@@ -170,10 +170,10 @@ async def open_services(
         writer.stop()
         await _wait_for_tasks([writing], WRITES_AT_STOP)
         await _wait_for_tasks([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
-        await _end(background, pulse, shared_reads, pool)
+        await _end_work(background, pulse, shared_reads, pool)
 
 
-async def _end(background: Sequence[asyncio.Task[None]], pulse: Pulse, shared_reads: "_SharedReads", pool: Pool) -> None:
+async def _end_work(background: Sequence[asyncio.Task[None]], pulse: Pulse, shared_reads: "_SharedReads", pool: Pool) -> None:
     """End the background work and close the connections, those that do not answer too."""
     sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
     for task in background:

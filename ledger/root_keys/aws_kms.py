@@ -14,6 +14,10 @@ from ledger.root_keys.provider import RootKeyError, RootKeyLostError
 _LOST: Final = frozenset(
     {"NotFoundException", "KMSInvalidStateException", "DisabledException", "InvalidCiphertextException", "IncorrectKeyException"}
 )
+_NOT_HERE: Final = (
+    "decrypt",
+    "AccessDeniedException",
+)  # AWS says so too if the key does not exist, so that nobody learns which do
 _PENDING_DAYS: Final = 7  # AWS permits no fewer
 
 
@@ -45,7 +49,7 @@ class KmsKeys:
     def destroy(self, name: str) -> str | None:
         state = self._call("describe_key", KeyId=name)["KeyMetadata"]
         if state["KeyState"] != "PendingDeletion":
-            state = self._call("schedule_key_deletion", KeyId=name, PendingWindowInDays=_PENDING_DAYS)
+            state = self._call("schedule_key_deletion", KeyId=name.rpartition("/")[2], PendingWindowInDays=_PENDING_DAYS)
         return (
             f"{name} opens nothing from now on, and AWS destroys it for ever on {state['DeletionDate']:%Y-%m-%d}; until then somebody with "
             "kms:CancelKeyDeletion can bring it back."
@@ -66,7 +70,8 @@ class KmsKeys:
             return getattr(client, operation)(**arguments)
         except ClientError as refused:
             code = str(refused.response.get("Error", {}).get("Code"))
-            kind = RootKeyLostError if code in _LOST else RootKeyError
+            lost = code in _LOST or (operation, code) == _NOT_HERE
+            kind = RootKeyLostError if lost else RootKeyError
             raise kind(
                 f"AWS KMS refuses {operation} of {arguments.get('KeyId', 'a new key')}: {code}. {_advice(code)}"
             ) from refused

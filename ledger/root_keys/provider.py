@@ -1,4 +1,4 @@
-"""What a provider of root keys must do. tests/contracts/root_keys.py has the tests that each must pass."""
+"""What a provider of root keys must do. tests/root_keys.py has the tests that each must pass."""
 
 from collections.abc import Collection
 from typing import Protocol

@@ -6,6 +6,7 @@ from where the vault command reads them: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT.
 
 import base64
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from database.deadlines import ROOT_KEY
@@ -56,15 +57,18 @@ class TransitKeys:
         """Vault trims its oldest versions, so the epochs are destroyed from the oldest on."""
         known, next_version = self._read(), int(name) + 1
         if known["min_available_version"] < next_version:
-            self._call(
-                lambda transit: transit.update_key_configuration(
-                    self._name, min_decryption_version=next_version, min_encryption_version=next_version, mount_point=self._mount
-                )
-            )
+            for bound in (
+                "min_encryption_version",
+                "min_decryption_version",
+            ):  # one by one: hvac refuses both at the same version
+                self._call(partial(self._configure, **{bound: next_version}))
             self._call(lambda transit: transit.trim_key(self._name, min_version=next_version, mount_point=self._mount))
         return (
             f"Version {name} of {self._name} is trimmed in Vault. Snapshots of Vault from before still have it: they must go too."
         )
+
+    def _configure(self, transit: Any, **bounds: int) -> None:
+        transit.update_key_configuration(self._name, mount_point=self._mount, **bounds)
 
     def _newest(self) -> int:
         return int(self._read()["latest_version"])
