@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.private_files import write_private
 from ledger.root_keys.provider import RootKeyError, RootKeyLostError
-from ledger.sealing import KEY_SIZE, NONCE_SIZE, key_in
+from ledger.sealing import KEY_SIZE, NONCE_SIZE, key_id, key_in
 
 _DESTROYED: Final = "destroyed"
 
@@ -37,8 +37,8 @@ class FileKeys:
         """Root key number `name`. Raises RootKeyError."""
         if not self.path.exists():
             raise RootKeyLostError(
-                f"The key file {self.path} is missing. Restore it, or point LEDGER_KEK_FILE at it. Without it nobody can read the stored "
-                "attributes."
+                f"The key file {self.path} is missing, which opens the ledger's key-encryption key. Restore it, or point LEDGER_KEK_FILE at it. "
+                "Without it nobody can read the stored attributes."
             )
         return _key(self._lines(), name, f"the key file {self.path}")
 
@@ -46,7 +46,9 @@ class FileKeys:
         return _wrap(self.key(name), key, place)
 
     def unwrap(self, name: str, wrapped: bytes, place: bytes) -> bytes:
-        return _unwrap(self.key(name), wrapped, place, f"Root key {name} in the key file {self.path}")
+        root = self.key(name)
+        said = f"has id {key_id(root).hex()} and does not open this ledger's key-encryption key. Point LEDGER_KEK_FILE at the right file."
+        return _unwrap(root, wrapped, place, f"Root key {name} in the key file {self.path} {said}")
 
     def destroy(self, name: str) -> str | None:
         lines = self._lines()
@@ -87,7 +89,8 @@ class EnvironmentKeys:
         return _wrap(self._key(name), key, place)
 
     def unwrap(self, name: str, wrapped: bytes, place: bytes) -> bytes:
-        return _unwrap(self._key(name), wrapped, place, f"Root key {name} in {self._variable}")
+        said = f"Root key {name} in {self._variable} is another one than this ledger was sealed with."
+        return _unwrap(self._key(name), wrapped, place, said)
 
     def destroy(self, name: str) -> str | None:
         if name in self._keys():
@@ -150,11 +153,11 @@ def _wrap(root: bytes, key: bytes, place: bytes) -> bytes:
     return nonce + AESGCM(root).encrypt(nonce, key, place)
 
 
-def _unwrap(root: bytes, wrapped: bytes, place: bytes, which: str) -> bytes:
+def _unwrap(root: bytes, wrapped: bytes, place: bytes, otherwise: str) -> bytes:
     try:
         return AESGCM(root).decrypt(wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], place)
     except (InvalidTag, ValueError):
-        raise RootKeyLostError(f"{which} is another one than this ledger was sealed with.") from None
+        raise RootKeyLostError(otherwise) from None
 
 
 def _file_text(lines: Mapping[str, str]) -> str:
