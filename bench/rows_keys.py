@@ -15,7 +15,7 @@ from ledger.root_keys.local import FileKeys
 from ledger.sealing import Kek
 
 KEYS_BAR = 20_000  # keys a second
-WRITES = 2_000
+CREATES = 2_000
 
 
 def rewrapping(stage: Stage, sizes: Sizes) -> list[Figure]:
@@ -23,12 +23,12 @@ def rewrapping(stage: Stage, sizes: Sizes) -> list[Figure]:
     service = stage.service()
     stage.say(f"{sizes.grown} users, whose keys are moved")
     service.make_users(sizes.grown)
-    alone = service.drive(service.creates(WRITES)).rate
+    alone = service.drive(service.creates(CREATES)).rate
     figures: list[Figure] = []
     for writes in (False, True):
         service.cli("key", "rotate")
         during: list[float] = []
-        writer = threading.Thread(target=lambda: during.append(service.drive(service.creates(WRITES)).rate))  # noqa: B023
+        writer = threading.Thread(target=lambda: during.append(service.drive(service.creates(CREATES)).rate))  # noqa: B023
         if writes:
             writer.start()
         moved, seconds = _timed(service)
