@@ -23,6 +23,7 @@ from api import (
     health,
     oauth,
     profiles,
+    rate_limits,
     replays,
     requests,
     resources,
@@ -52,7 +53,7 @@ from operations.idempotency import AnsweredBeforeError
 from scim.mistakes import Mistake, mistake_in
 
 _PARTS = (
-    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, tokens,
+    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, rate_limits, directories, resources, tokens,
     clients, oauth, event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")

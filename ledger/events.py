@@ -22,6 +22,7 @@ from ledger.event_data import (
     DirectoryFacts,
     DirectoryWithProfile,
     ForkClosed,
+    RateLimitChanged,
     ReplayFailed,
     ReplayProgress,
     ReplayStarted,
@@ -165,6 +166,7 @@ CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NO
 REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT, ReplayFailed)
 DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50, DIRECTORY, Effect.NOTHING, NO_FACT, ClockAccepted)
 DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIRECTORY, Effect.NOTHING, NO_FACT, SchemaRegistered)
+DIRECTORY_RATE_LIMIT_CHANGED = EventType("directory.rate_limit_changed", 57, DIRECTORY, Effect.NOTHING, NO_FACT, RateLimitChanged)
 CLIENT_CREATED = EventType("client.created", 53, CLIENT, Effect.NOTHING, NO_FACT, ClientCreated)
 CLIENT_ROTATED = EventType("client.rotated", 54, CLIENT, Effect.NOTHING, NO_FACT, ClientRotated)
 CLIENT_REVOKED = EventType("client.revoked", 55, CLIENT, Effect.NOTHING, NO_FACT, ClientRevoked)

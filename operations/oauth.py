@@ -63,6 +63,7 @@ class Endpoint:
 
     directory: str
     issuer: str
+    metadata_url: str
 
     @property
     def url(self) -> str:
@@ -70,7 +71,9 @@ class Endpoint:
 
 
 def endpoint_of(base_url: str, directory: str) -> Endpoint:
-    return Endpoint(directory, f"{base_url}/oauth/{directory}")
+    # RFC 8414 §3.1: the path of the issuer stands after the well-known one.
+    metadata = f"{base_url}/.well-known/oauth-authorization-server/oauth/{directory}"
+    return Endpoint(directory, f"{base_url}/oauth/{directory}", metadata)
 
 
 @dataclass(frozen=True, slots=True)
