@@ -57,7 +57,7 @@ _SCIM = Counter(
 _RATE_LIMITED = Counter(
     "ledger_scim_rate_limited", "SCIM requests above the limit of their directory, answered 429", ["directory"], registry=NAMED
 )
-_SLOWED = Counter(
+_SLOWED_DOWN = Counter(
     "ledger_http_slowed", "Requests without a valid token, answered 429 because their address failed too often", registry=REGISTRY
 )
 
@@ -129,7 +129,7 @@ def count_rate_limited(directory: str) -> None:
 
 def count_slowed() -> None:
     """Count a request that was slowed because its address failed too often."""
-    _SLOWED.inc()
+    _SLOWED_DOWN.inc()
 
 
 def observe_batch(commands: int, seconds: float) -> None:

@@ -38,23 +38,23 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/directories/{directory}/rate-limit", name="rate_limits.show")
     async def get_rate_limit(request: Request, directory: str) -> Json[ShownRateLimit]:
-        return _shown(await rate_limits.show(ledger, caller_of(request), directory))
+        return _limit_json(await rate_limits.show(ledger, caller_of(request), directory))
 
     @router.put("/v1/directories/{directory}/rate-limit", name="rate_limits.set")
     async def put_rate_limit(request: Request, directory: str, body: RateLimitBody) -> Json[ShownRateLimit]:
         if body.burst < body.per_second:
             raise ProblemError(400, "refused", "burst is less than per_second: send at least as much.")
         limit = RateLimit(per_second=body.per_second, burst=body.burst)
-        return _shown(await rate_limits.set_limit(ledger, caller_of(request), directory, limit))
+        return _limit_json(await rate_limits.set_rate_limit(ledger, caller_of(request), directory, limit))
 
     @router.delete("/v1/directories/{directory}/rate-limit", name="rate_limits.reset")
     async def delete_rate_limit(request: Request, directory: str) -> Json[ShownRateLimit]:
-        return _shown(await rate_limits.reset(ledger, caller_of(request), directory))
+        return _limit_json(await rate_limits.reset(ledger, caller_of(request), directory))
 
     return router
 
 
-def _shown(directory: Directory) -> Json[ShownRateLimit]:
+def _limit_json(directory: Directory) -> Json[ShownRateLimit]:
     limit = directory.rate_limit
     return Json({
         "object": "rate_limit", "directory": directory.slug, "per_second": limit.per_second if limit else None,

@@ -16,18 +16,18 @@ async def show(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> Di
 
 
 @on_directory("rate_limits.set")
-async def set_limit(ledger: OpenLedger, caller: Caller, directory: Directory, limit: RateLimit) -> Directory:
+async def set_rate_limit(ledger: OpenLedger, caller: Caller, directory: Directory, limit: RateLimit) -> Directory:
     """Set the limit of a directory, in all processes. Raises StateError for a closed directory."""
-    return await _recorded(ledger, caller, directory, limit)
+    return await _record_limit(ledger, caller, directory, limit)
 
 
 @on_directory("rate_limits.reset")
 async def reset(ledger: OpenLedger, caller: Caller, directory: Directory) -> Directory:
     """Leave the limit to the directory's profile again. Raises StateError for a closed directory."""
-    return await _recorded(ledger, caller, directory, None)
+    return await _record_limit(ledger, caller, directory, None)
 
 
-async def _recorded(ledger: OpenLedger, caller: Caller, directory: Directory, limit: RateLimit | None) -> Directory:
+async def _record_limit(ledger: OpenLedger, caller: Caller, directory: Directory, limit: RateLimit | None) -> Directory:
     facts = rate_limit_facts(directory, limit)
     if facts is not None:
         await record_in(ledger, caller, directory, facts)

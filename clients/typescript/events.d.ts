@@ -400,6 +400,13 @@ export interface TokenExpiringEvent extends Envelope {
   data: TokenExpiringData | Withheld | Erased | Unreadable;
 }
 
+/** `directory.rate_limit_changed`, see docs/events.md. */
+export interface DirectoryRateLimitChangedEvent extends Envelope {
+  type: "directory.rate_limit_changed";
+  subject: DirectorySubject;
+  data: RateLimitChangedData | Withheld | Erased | Unreadable;
+}
+
 /** Why an event happened; later releases may add causes. */
 export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "operator";
 
@@ -717,6 +724,19 @@ export interface MembershipData {
 /** The end of a resource whose attributes could not be opened any more. */
 export type NoData = Record<string, never>;
 
+/** The limit of SCIM requests that an operator set; without `per_second` and `burst` it is that of the profile again. */
+export interface RateLimitChanged {
+  burst?: number;
+  id: string;
+  per_second?: number;
+  slug: string;
+}
+
+export interface RateLimitChangedData {
+  object: RateLimitChanged;
+  changes: Array<Change>;
+}
+
 /** `reason` is a fixed word. */
 export interface ReplayFailed {
   consumer: string;
@@ -1008,7 +1028,8 @@ export type LedgerEvent =
   | ClientCreatedEvent
   | ClientRotatedEvent
   | ClientRevokedEvent
-  | TokenExpiringEvent;
+  | TokenExpiringEvent
+  | DirectoryRateLimitChangedEvent;
 
 /** The name of an event type. */
 export type EventType = LedgerEvent["type"];

@@ -14,11 +14,11 @@ app = new_group("How many SCIM requests a directory may send; above it they are 
 
 @app.command()
 def show(directory: DirectorySlug, *, as_json: AsJson = False) -> None:
-    """Show the limit of a directory, and whether an operator or its profile set it.
+    """Show the limit of a directory, and who set it.
 
     Example: scim-ledger directory rate-limit show acme
     """
-    _one(as_json, ask("directory rate-limit show", directory=directory))
+    _print_limit(as_json, ask("directory rate-limit show", directory=directory))
 
 
 @app.command("set")
@@ -36,7 +36,7 @@ def set_command(
     Example: scim-ledger directory rate-limit set acme 100 --burst 1000
     """
     body = {"per_second": per_second, "burst": 10 * per_second if burst is None else burst}
-    _one(as_json, ask("directory rate-limit set", body=body, directory=directory))
+    _print_limit(as_json, ask("directory rate-limit set", body=body, directory=directory))
 
 
 @app.command()
@@ -45,10 +45,10 @@ def reset(directory: DirectorySlug, *, as_json: AsJson = False) -> None:
 
     Example: scim-ledger directory rate-limit reset acme
     """
-    _one(as_json, ask("directory rate-limit reset", directory=directory))
+    _print_limit(as_json, ask("directory rate-limit reset", directory=directory))
 
 
-def _one(as_json: bool, document: dict[str, Any]) -> None:
+def _print_limit(as_json: bool, document: dict[str, Any]) -> None:
     if as_json:
         say(True, document, "")
     else:
