@@ -7,7 +7,7 @@ from uuid import UUID
 from api.authentication import Authentication
 from api.journal import Journal
 from api.mistakes import Mistakes
-from api.scim.rates import Rates
+from api.rates import Rates
 from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from ledger.directories import Directory

@@ -1,4 +1,4 @@
-"""The act that sets how many SCIM requests a directory may send (scim/profile.py, RateLimit). Counting is in api/scim/rates.py."""
+"""The act that sets how many SCIM requests a directory may send (scim/profile.py, RateLimit). Counting is in api/rates.py."""
 
 from typing import Any, Final
 

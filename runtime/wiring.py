@@ -16,7 +16,7 @@ from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch, show_queue
 from api.mistakes import Mistakes
-from api.scim.rates import Rates
+from api.rates import Rates
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers

@@ -26,7 +26,7 @@ from scim.remedies import RATE_LIMITED
 
 SQL: Final = load_queries(__file__)
 TAKEN_PER_SECOND: Final = 10  # a process takes a tenth of a second's requests at once
-_log = structlog.get_logger("api.scim.rates")
+_log = structlog.get_logger("api.rates")
 
 
 @dataclass(slots=True, eq=False)
