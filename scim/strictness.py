@@ -117,10 +117,10 @@ def undefined(what: str) -> InvalidSyntax:
 
 def is_other_spelling_of_id(value: str) -> bool:
     """Whether a text is an id as no resource has it: ids are UUIDs in lower case, and in upper case the text is another id."""
-    return len(value) == _ID_CHARACTERS and value != value.lower()
+    return _ID.fullmatch(value) is not None and value != value.lower()
 
 
-_ID_CHARACTERS: Final = 36
+_ID: Final = re.compile(r"[0-9A-Fa-f-]{36}")
 
 
 def check_extension(extension: Extension, strictness: frozenset[Strictness]) -> None:
