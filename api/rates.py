@@ -55,12 +55,13 @@ class Rates:
         self._shares: dict[DirectoryNumber, _Share] = {}
 
     async def check(self, directory: Directory) -> None:
-        """Count a request of a directory that has a limit. Raises TooManyRequests above it.
+        """Count a request of a directory. Raises TooManyRequests above its limit, if it has one.
 
         While the database cannot be asked, requests are let through: what they need of it decides.
         """
         limit = directory.rate_limit
-        assert limit is not None
+        if limit is None:
+            return
         share = self._shares.get(directory.id)
         if share is None or share.limit != limit:
             share = self._shares[directory.id] = _Share(limit)

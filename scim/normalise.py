@@ -538,7 +538,7 @@ def check_members(items: list[Any], leniency: Leniency) -> list[dict[str, str]]:
     Raises InvalidValue, naming the member, for one without an id or of an unknown type.
     """
     kept: dict[str, dict[str, str]] = {}
-    known_only = leniency.demands(Strictness.KNOWN_ATTRIBUTES)
+    known_only, exact = leniency.demands(Strictness.KNOWN_ATTRIBUTES), leniency.demands(Strictness.EXACT_IDS)
     for index, item in enumerate(items):
         member = item if isinstance(item, dict) else _member_of_id(item, index, leniency)
         if known_only:
@@ -549,7 +549,8 @@ def check_members(items: list[Any], leniency: Leniency) -> list[dict[str, str]]:
             value, kind = _read_member(member, index, leniency)
         if not value:
             raise InvalidValue(f"members[{index}].value is required: send the id of the member.")
-        check_exact_id(value, f"members[{index}].value", leniency)
+        if exact:
+            check_exact_id(value, f"members[{index}].value", leniency)
         if value not in kept:
             # Most members of a large group have nothing but a `value`: they are stored as they are, without a second dict for each.
             kept[value] = member if len(member) == 1 and "value" in member else _as_member(value, kind)
@@ -567,7 +568,7 @@ def _refuse_undefined_of_member(member: Mapping[str, Any], index: int) -> None:
 
 def check_exact_id(value: str, path: str, leniency: Leniency) -> None:
     """Raises InvalidValue for an id in another spelling, where the profile compares ids exactly. Taken for a stranger's, it would end no access."""
-    if is_other_spelling_of_id(value) and leniency.demands(Strictness.EXACT_IDS):
+    if leniency.demands(Strictness.EXACT_IDS) and is_other_spelling_of_id(value):
         raise InvalidValue(f"{path} is the id of no resource: ids are compared exactly, and are written in lower case.")
 
 

@@ -137,8 +137,8 @@ class _PatchReader:
             path = self._respelled(text)
             if path is None:
                 raise self._refusal(error, index) from None
-        if path.filter is not None and path.sub is None and path.text != "members[…]":
-            self._check_selected_whole(path, index)
+        if path.filter is not None and path.sub is None and self.leniency.demands(Strictness.SUB_ATTRIBUTE_TARGETS):
+            _refuse_whole_value(path, index)
         return path
 
     def _refuse_undefined_urn(self, text: str, index: int) -> None:
@@ -156,12 +156,6 @@ class _PatchReader:
         if isinstance(error, UnknownAttribute) and self.leniency.demands(Strictness.KNOWN_ATTRIBUTES):
             return InvalidSyntax(text)
         return type(error)(text)
-
-    def _check_selected_whole(self, path: Path, index: int) -> None:
-        if self.leniency.demands(Strictness.SUB_ATTRIBUTE_TARGETS):
-            raise InvalidPath(
-                f"Operations[{index}]: {path.text} needs a sub-attribute after the filter, such as {path.text}.value."
-            )
 
     def _respelled(self, text: str) -> Path | None:
         """The path that the text stands for in another spelling; None where it is none, or the profile does not forgive it."""
@@ -449,6 +443,12 @@ class _PatchReader:
         named = (operation.path.attribute, operation.path.sub)
         if not any(attribute is not None and attribute.returned == "never" for attribute in named):
             self.operations.append(operation)
+
+
+def _refuse_whole_value(path: Path, index: int) -> None:
+    """Raises InvalidPath for a path that ends in a filter, but for that of a member, which can only be there or not."""
+    if path.text != "members[…]":
+        raise InvalidPath(f"Operations[{index}]: {path.text} needs a sub-attribute after the filter, such as {path.text}.value.")
 
 
 def adds_nothing(value: Any, leniency: Leniency) -> bool:

@@ -602,6 +602,18 @@ def test_all_endpoints_shall_enforce_rate_limiting(app: Application, limited: st
     """One budget for all endpoints: what one used is not there for another one."""
     _until_limited(app, "GET", "/Schemas")
     assert _until_limited(app, "GET", "/Users").headers["retry-after"] == "1"
+    asked = {"directory": limited, "name": "often", "auth": "secret"}
+    made = app.operated("admin", "POST", "/v1/clients", 201, json=asked)
+    form, basic = {"grant_type": "client_credentials"}, (made["client_id"], made["client_secret"])
+
+    def token() -> httpx.Response:
+        _until_limited(app, "GET", "/Users")
+        return httpx.post(made["token_endpoint"], data=form, auth=basic)
+
+    until(lambda: token().status_code == 429)
+    refused = next(answer for answer in iter(token, None) if answer.status_code == 429)
+    assert (refused.json()["error"], refused.headers["retry-after"]) == ("temporarily_unavailable", "1")
+    until(lambda: httpx.post(made["token_endpoint"], data=form, auth=basic).status_code == 200)
 
 
 # ---- the interoperability profile: data model --------------------------------------------------------------------------------------
