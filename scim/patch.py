@@ -142,9 +142,9 @@ class _PatchReader:
         return path
 
     def _refuse_undefined_urn(self, text: str, index: int) -> None:
-        name = text.partition("[")[0]
-        if ":" not in name or not self.leniency.demands(Strictness.KNOWN_ATTRIBUTES):
+        if ":" not in text or not self.leniency.demands(Strictness.KNOWN_ATTRIBUTES):
             return
+        name = text.partition("[")[0]
         known = {self.rt.schema.casefold(), *self.rt.extensions}
         urn = split_urn(name, self.rt)[0]
         if name.casefold() not in known and urn is not None and urn.casefold() not in known:
