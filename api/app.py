@@ -24,6 +24,7 @@ from api import (
     keys,
     oauth,
     profiles,
+    rate_limits,
     replays,
     requests,
     resources,
@@ -53,7 +54,7 @@ from operations.idempotency import AnsweredBeforeError
 from scim.mistakes import Mistake, mistake_in
 
 _PARTS = (
-    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, tokens,
+    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, rate_limits, directories, resources, tokens,
     clients, oauth, keys, event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")

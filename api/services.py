@@ -7,6 +7,7 @@ from uuid import UUID
 from api.authentication import Authentication
 from api.journal import Journal
 from api.mistakes import Mistakes
+from api.rates import Rates
 from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from ledger.directories import Directory
@@ -53,6 +54,7 @@ class Services:
     webhooks: Webhooks
     journal: Journal
     mistakes: Mistakes
+    rates: Rates
     scrapes: Scrapes
     readiness: Readiness
     tracer: Tracer = UNTRACED

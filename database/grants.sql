@@ -39,6 +39,10 @@ grant update (happened, at) on revocation_acks to ledger_app;  -- where another 
 grant delete on replay_progress to ledger_app;
 grant update (done, through, ahead, at, moves) on replay_progress to ledger_app;
 grant update (per_hour, action, released) on surge_limits to ledger_app;
+grant select, insert, delete on rate_limits to ledger_app;
+grant update (per_second, burst) on rate_limits to ledger_app;
+grant select, insert on sent_requests to ledger_app;
+grant update (spent, at) on sent_requests to ledger_app;
 grant select, insert, delete on idempotent_requests to ledger_app;  -- pruned after a day
 grant update (request, begun_at, over, answer) on idempotent_requests to ledger_app;
 grant select, truncate on unsealed_notes to ledger_app;  -- what an earlier release kept in clear, sealed at the first start of this one

@@ -628,6 +628,25 @@ create index idempotent_requests_begun on idempotent_requests (begun_at);
 grant select, insert, delete on idempotent_requests to ledger_app;
 grant update (request, begun_at, over, answer) on idempotent_requests to ledger_app;
 
+-- rate_limits: how many SCIM requests a directory may send, where an operator set it; without a row its profile says it.
+create table rate_limits (
+    directory  int primary key references directories,
+    per_second int not null check (per_second >= 25),
+    burst      int not null check (burst >= per_second)
+);
+grant select, insert, delete on rate_limits to ledger_app;
+grant update (per_second, burst) on rate_limits to ledger_app;
+
+-- sent_requests: how many requests of each directory with a limit count against it, at the time of the newest. Losing it costs nobody
+-- anything: a limit begins anew. So it is not logged, and counting waits for no disk.
+create unlogged table sent_requests (
+    directory int primary key references directories,
+    spent     double precision not null,        -- requests of the burst that are used, as of `at`
+    at        timestamptz not null
+) with (fillfactor = 50);
+grant select, insert on sent_requests to ledger_app;
+grant update (spent, at) on sent_requests to ledger_app;
+
 
 -- 8 The schema itself ----------------------------------------------------------------------------------------------------------------
 

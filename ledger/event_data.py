@@ -133,6 +133,13 @@ class SchemaRegistered(DirectoryFacts):
     resource_type: str
 
 
+class RateLimitChanged(DirectoryFacts):
+    """The limit of SCIM requests that an operator set; without `per_second` and `burst` it is that of the profile again."""
+
+    per_second: NotRequired[FromOne]
+    burst: NotRequired[FromOne]
+
+
 class TokenFacts(TypedDict):
     id: Id
     name: str

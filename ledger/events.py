@@ -24,6 +24,7 @@ from ledger.event_data import (
     ForkClosed,
     KeyEpochFacts,
     KeyRewrapped,
+    RateLimitChanged,
     ReplayFailed,
     ReplayProgress,
     ReplayStarted,
@@ -167,12 +168,13 @@ CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NO
 REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT, ReplayFailed)
 DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50, DIRECTORY, Effect.NOTHING, NO_FACT, ClockAccepted)
 DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIRECTORY, Effect.NOTHING, NO_FACT, SchemaRegistered)
+DIRECTORY_RATE_LIMIT_CHANGED = EventType("directory.rate_limit_changed", 57, DIRECTORY, Effect.NOTHING, NO_FACT, RateLimitChanged)
 CLIENT_CREATED = EventType("client.created", 53, CLIENT, Effect.NOTHING, NO_FACT, ClientCreated)
 CLIENT_ROTATED = EventType("client.rotated", 54, CLIENT, Effect.NOTHING, NO_FACT, ClientRotated)
 CLIENT_REVOKED = EventType("client.revoked", 55, CLIENT, Effect.NOTHING, NO_FACT, ClientRevoked)
-KEY_ROTATED = EventType("key.rotated", 57, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
-KEY_REWRAPPED = EventType("key.rewrapped", 58, KEY, Effect.NOTHING, NO_FACT, KeyRewrapped)
-KEY_DESTROYED = EventType("key.destroyed", 59, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
+KEY_ROTATED = EventType("key.rotated", 58, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
+KEY_REWRAPPED = EventType("key.rewrapped", 59, KEY, Effect.NOTHING, NO_FACT, KeyRewrapped)
+KEY_DESTROYED = EventType("key.destroyed", 62, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
 
 EVENT_TYPES: Final = tuple(
     sorted((kind for kind in list(vars().values()) if isinstance(kind, EventType)), key=lambda kind: kind.number)

@@ -86,6 +86,10 @@ profiles.try              .        .    .        yes      yes     yes    within
 profiles.of_directory     .        .    .        yes      yes     yes    directory
 profiles.set              .        .    .        .        .       yes    directory
 
+rate_limits.show          .        .    .        yes      yes     yes    directory
+rate_limits.set           .        .    .        .        .       yes    directory
+rate_limits.reset         .        .    .        .        .       yes    directory
+
 users.list                .        .    yes      yes      yes     yes    directory
 users.show                .        .    yes      yes      yes     yes    directory
 groups.list               .        .    yes      yes      yes     yes    directory

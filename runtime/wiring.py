@@ -16,6 +16,7 @@ from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch, show_queue
 from api.mistakes import Mistakes
+from api.rates import Rates
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
@@ -151,7 +152,7 @@ async def open_services(
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=journal,
-        mistakes=Mistakes(pool, journal, clock), tracer=tracer, scrapes=Scrapes(ledger, process.name, process.ask_others),
+        mistakes=Mistakes(pool, journal, clock), rates=Rates(pool.connection), tracer=tracer, scrapes=Scrapes(ledger, process.name, process.ask_others),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
     shared_reads.directories = directories

@@ -400,6 +400,13 @@ export interface TokenExpiringEvent extends Envelope {
   data: TokenExpiringData | Withheld | Erased | Unreadable;
 }
 
+/** `directory.rate_limit_changed`, see docs/events.md. */
+export interface DirectoryRateLimitChangedEvent extends Envelope {
+  type: "directory.rate_limit_changed";
+  subject: DirectorySubject;
+  data: RateLimitChangedData | Withheld | Erased | Unreadable;
+}
+
 /** `key.rotated`, see docs/events.md. */
 export interface KeyRotatedEvent extends Envelope {
   type: "key.rotated";
@@ -772,6 +779,19 @@ export interface MembershipData {
 /** The end of a resource whose attributes could not be opened any more. */
 export type NoData = Record<string, never>;
 
+/** The limit of SCIM requests that an operator set; without `per_second` and `burst` it is that of the profile again. */
+export interface RateLimitChanged {
+  burst?: number;
+  id: string;
+  per_second?: number;
+  slug: string;
+}
+
+export interface RateLimitChangedData {
+  object: RateLimitChanged;
+  changes: Array<Change>;
+}
+
 /** `reason` is a fixed word. */
 export interface ReplayFailed {
   consumer: string;
@@ -1064,6 +1084,7 @@ export type LedgerEvent =
   | ClientRotatedEvent
   | ClientRevokedEvent
   | TokenExpiringEvent
+  | DirectoryRateLimitChangedEvent
   | KeyRotatedEvent
   | KeyRewrappedEvent
   | KeyDestroyedEvent;

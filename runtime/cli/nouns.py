@@ -49,6 +49,7 @@ DIRECTORY_NOUNS: Final[Nouns] = {
     "profile": Noun("profile", "Profiles: how kinds of IdP write SCIM."),
     "schema": Noun("schema", "Extension schemas of a directory."),
     "surge": Noun("surge", "The brake on too many revocations in an hour."),
+    "rate-limit": Noun("rate_limit", "How many SCIM requests a directory may send."),
 }
 
 

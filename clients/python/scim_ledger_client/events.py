@@ -448,6 +448,14 @@ class TokenExpiringEvent(Envelope):
     data: TokenExpiringData | Withheld | Erased | Unreadable
 
 
+class DirectoryRateLimitChangedEvent(Envelope):
+    """`directory.rate_limit_changed`, see docs/events.md."""
+
+    type: Literal["directory.rate_limit_changed"]
+    subject: DirectorySubject
+    data: RateLimitChangedData | Withheld | Erased | Unreadable
+
+
 class KeyRotatedEvent(Envelope):
     """`key.rotated`, see docs/events.md."""
 
@@ -842,6 +850,20 @@ class NoData(TypedDict):
     """The end of a resource whose attributes could not be opened any more."""
 
 
+class RateLimitChanged(TypedDict):
+    """The limit of SCIM requests that an operator set; without `per_second` and `burst` it is that of the profile again."""
+
+    burst: NotRequired[int]
+    id: str
+    per_second: NotRequired[int]
+    slug: str
+
+
+class RateLimitChangedData(TypedDict):
+    object: RateLimitChanged
+    changes: list[Change]
+
+
 class ReplayFailed(TypedDict):
     """`reason` is a fixed word."""
 
@@ -1143,6 +1165,7 @@ Event: TypeAlias = (
     | ClientRotatedEvent
     | ClientRevokedEvent
     | TokenExpiringEvent
+    | DirectoryRateLimitChangedEvent
     | KeyRotatedEvent
     | KeyRewrappedEvent
     | KeyDestroyedEvent
