@@ -7,6 +7,7 @@ select pg_try_advisory_lock(10, 0);
 select pg_try_advisory_lock(8, $1);
 
 -- all_know --
+-- The lock is given back: it only showed that nobody holds it.
 select pg_advisory_unlock(8, $1);
 
 -- try_none_seals --
@@ -14,6 +15,7 @@ select pg_advisory_unlock(8, $1);
 select pg_try_advisory_lock(9, $1);
 
 -- none_seals --
+-- The same.
 select pg_advisory_unlock(9, $1);
 
 -- processes_with --

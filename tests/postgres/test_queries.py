@@ -27,8 +27,8 @@ BLOCKS = {
     for name, block in load_queries(str(path)).items()
 }
 OWNED = {
-    f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")
-}  # the serving role may not swap tables
+    "runtime.key_rotation", *(f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")),
+}  # fmt: skip  # the serving role may not swap tables, and not change keys
 SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")
 
 # Statements that the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
