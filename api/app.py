@@ -18,9 +18,11 @@ from api import (
     clients,
     consumers,
     directories,
+    erasures,
     event_schemas,
     events,
     health,
+    holds,
     oauth,
     profiles,
     replays,
@@ -52,7 +54,7 @@ from operations.idempotency import AnsweredBeforeError
 from scim.mistakes import Mistake, mistake_in
 
 _PARTS = (
-    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, tokens,
+    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, erasures, holds, tokens,
     clients, oauth, event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")

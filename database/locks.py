@@ -45,9 +45,16 @@ WATCHING: Final = AdvisoryLock(
 CLEANING: Final = AdvisoryLock(
     5, "0", "the clean-up of closed directories", "", "one serving process, while there is something to clean up", Held.SESSION, key=0
 )  # fmt: skip
+AFTERCARE: Final = AdvisoryLock(
+    9, "0", "what follows an erasure: vacuuming, and completing its receipt", "", "one serving process, while a receipt is not complete", Held.SESSION, key=0,
+)  # fmt: skip
 DIRECTORY: Final = AdvisoryLock(
     1, "the number of a directory", "its seqs, its tail and its current state",
     "a check whether an abandoned write is still running", "a write, for all its directories by number", Held.TRANSACTION,
+)  # fmt: skip
+SUBJECT: Final = AdvisoryLock(
+    8, "a hash of the id of a user or group", "whether it is erased or held", "", "an erasure, and placing or releasing a hold, each after the lock of its directory",
+    Held.TRANSACTION,
 )  # fmt: skip
 CONSUMER: Final = AdvisoryLock(
     3, "the number of a consumer", "its place in the log and its lease",
@@ -63,4 +70,4 @@ LEDGER: Final = AdvisoryLock(
 
 LOCKS: Final = {name: value for name, value in globals().items() if isinstance(value, AdvisoryLock)}
 # Roles that one process has at a time. If that process is stopped, another one ends its session and takes the role.
-ROLES: Final = (WATCHING, CLEANING)
+ROLES: Final = (WATCHING, CLEANING, AFTERCARE)

@@ -22,6 +22,8 @@ from ledger.event_data import (
     DirectoryFacts,
     DirectoryWithProfile,
     ForkClosed,
+    HoldPlaced,
+    HoldReleased,
     ReplayFailed,
     ReplayProgress,
     ReplayStarted,
@@ -39,7 +41,7 @@ from ledger.event_data import (
 from ledger.ids import DirectoryNumber, Seq
 
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
-CLIENT, CONSUMER, REPLAY, SURGE = "Client", "Consumer", "Replay", "Surge"
+CLIENT, CONSUMER, REPLAY, SURGE, HOLD = "Client", "Consumer", "Replay", "Surge", "Hold"
 MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
 MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items()}
 
@@ -168,6 +170,8 @@ DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIREC
 CLIENT_CREATED = EventType("client.created", 53, CLIENT, Effect.NOTHING, NO_FACT, ClientCreated)
 CLIENT_ROTATED = EventType("client.rotated", 54, CLIENT, Effect.NOTHING, NO_FACT, ClientRotated)
 CLIENT_REVOKED = EventType("client.revoked", 55, CLIENT, Effect.NOTHING, NO_FACT, ClientRevoked)
+HOLD_PLACED = EventType("hold.placed", 60, HOLD, Effect.NOTHING, NO_FACT, HoldPlaced)
+HOLD_RELEASED = EventType("hold.released", 61, HOLD, Effect.NOTHING, NO_FACT, HoldReleased)
 
 EVENT_TYPES: Final = tuple(
     sorted((kind for kind in list(vars().values()) if isinstance(kind, EventType)), key=lambda kind: kind.number)
@@ -179,6 +183,9 @@ BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}
 def numbers(fact: Fact) -> frozenset[int]:
     """The numbers of the event types that have a fact."""
     return frozenset(kind.number for kind in EVENT_TYPES if fact in kind.facts)
+
+
+ERASURES: Final = (USER_ERASED.number, GROUP_ERASED.number)
 
 
 def bits(fact: Fact) -> int:
@@ -213,9 +220,10 @@ USER_WAS_REACTIVATED: Final = "user_reactivated"
 USER_WAS_DELETED: Final = "user_deleted"
 GROUP_WAS_DELETED: Final = "group_deleted"
 DIRECTORY_WAS_CLOSED: Final = "directory_closed"
+USER_WAS_ERASED: Final = "user_erased"
 OPERATOR: Final = "operator"
 CAUSES: Final = (
-    IDP, USER_WAS_DEACTIVATED, USER_WAS_REACTIVATED, USER_WAS_DELETED, GROUP_WAS_DELETED, DIRECTORY_WAS_CLOSED, OPERATOR,
+    IDP, USER_WAS_DEACTIVATED, USER_WAS_REACTIVATED, USER_WAS_DELETED, GROUP_WAS_DELETED, DIRECTORY_WAS_CLOSED, USER_WAS_ERASED, OPERATOR,
 )  # fmt: skip
 
 # directory_states.state. Closed: all access has ended and the clean-up is running. Deleted: the clean-up is finished.

@@ -229,7 +229,15 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
         tracer = parts.enter_context(open_tracer(settings.tracing, process.name))
         services = await parts.enter_async_context(
             open_services(
-                urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room, process=process, tracer=tracer
+                urls.serve,
+                kek,
+                settings.base_url,
+                webhooks_of(settings),
+                urls.pooled,
+                room=room,
+                process=process,
+                tracer=tracer,
+                owner_url=urls.migrate,
             )
         )
         server = _HttpServer(services, settings.connections, doors)

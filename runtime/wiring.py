@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -21,7 +21,7 @@ from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
 from database import frozen, migrate
 from database.coalesce import Coalescer
-from database.connections import LOST, Connection, Pool, Pulse, connect, notices, probe, sever_all
+from database.connections import LOST, Connection, Pool, Pulse, connect, connect_owner, notices, probe, sever_all
 from database.deadlines import CHECK, LOCK, SHARED_READ, SHARED_STATEMENT, WRITE, WRITES_AT_STOP, Deadline
 from database.faults import Fault, no_fault
 from database.releases import SchemaRelation
@@ -31,6 +31,7 @@ from ledger.cleanup import CleanUps
 from ledger.clients import live_access, prune_access, touch_clients
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
+from ledger.forgetting import Forgetting
 from ledger.ids import DirectoryNumber
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
@@ -41,6 +42,7 @@ from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
 from ledger.writer import LANES_MAX, Link, Links, Writer
 from operations import idempotency
+from operations.aftercare import Aftercare
 from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
@@ -58,8 +60,8 @@ T = TypeVar("T")
 K = TypeVar("K")
 SERVING_POOL_SIZE = 12
 SERVING_CONNECTIONS = (
-    SERVING_POOL_SIZE + 1 + LANES_MAX + 4 + 3
-)  # most connections of a serving process: the pool, writer, lanes, shared reads, listener, clean-up, probe
+    SERVING_POOL_SIZE + 1 + LANES_MAX + 4 + 5
+)  # most connections of a serving process: the pool, writer, lanes, shared reads, listener, clean-up, aftercare as both roles, probe
 LISTEN_RETRY_S = 1.0
 DIRECTORIES_INTERVAL_S = 1.0
 LOG_LOOK_S = 1.0
@@ -120,6 +122,7 @@ async def open_services(
     webhooks: Webhooks,
     pooled: str | None = None,
     *,
+    owner_url: str | None = None,
     clock: Callable[[], int] = now_us,
     room: Callable[[], Fault | None] = no_fault,
     process: Process = ONLY_PROCESS,
@@ -127,7 +130,7 @@ async def open_services(
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
 
-    `pooled`: the URL of a pooler in transaction mode, through which requests read. `room`: returns why the disk has no room, or None.
+    `owner_url`: logs in as the owner of the tables, to vacuum after erasures. `pooled`: the URL of a pooler in transaction mode, through which requests read. `room`: returns why the disk has no room, or None.
     """
     pulse = Pulse()
     pool = Pool(pooled or url, size=SERVING_POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
@@ -151,12 +154,20 @@ async def open_services(
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
     shared_reads.directories = directories
+
+    def forget(subjects: Collection[UUID]) -> None:
+        tail.forget(subjects)
+        names.forget(subjects)
+
+    erased = Forgetting(pool.connection, forget, services.erased)
+    owned = None if owner_url is None else (lambda: connect_owner(owner_url))
+    aftercare = Aftercare(ledger, lambda: connect(url, long_work=True), owned, services.erased)
     writing = asyncio.create_task(writer.run(), name="writer")
     changed = asyncio.Event()
     cleanups = CleanUps(lambda: connect(url, pinned=True, long_work=True), make_transaction(kek), directories, uuid7)
     works = (
         probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed), tail.run(),
-        _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
+        _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), erased.run(arrivals), aftercare.run(), _touch_tokens(services),
         _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
     )  # fmt: skip
     background = [asyncio.create_task(work) for work in works]

@@ -400,8 +400,22 @@ export interface TokenExpiringEvent extends Envelope {
   data: TokenExpiringData | Withheld | Erased | Unreadable;
 }
 
+/** `hold.placed`, see docs/events.md. */
+export interface HoldPlacedEvent extends Envelope {
+  type: "hold.placed";
+  subject: HoldSubject;
+  data: HoldPlacedData | Withheld | Erased | Unreadable;
+}
+
+/** `hold.released`, see docs/events.md. */
+export interface HoldReleasedEvent extends Envelope {
+  type: "hold.released";
+  subject: HoldSubject;
+  data: HoldReleasedData | Withheld | Erased | Unreadable;
+}
+
 /** Why an event happened; later releases may add causes. */
-export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "operator";
+export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "user_erased" | "operator";
 
 /** One path that changed, with its value before (absent: there was none) and after (absent: there is none). */
 export interface Change {
@@ -672,6 +686,42 @@ export interface GroupReference {
 /** The resource that the event is about; the group for memberships. */
 export interface GroupSubject {
   type: "Group";
+  id: string;
+}
+
+/** The user or group that a hold keeps from being erased. */
+export interface HeldSubject {
+  id: string;
+  type: "Group" | "User";
+}
+
+/** `until`: when the hold ends by itself; null if it does not. The matter is kept beside the log, so that it can be erased. */
+export interface HoldPlaced {
+  directory: string;
+  id: string;
+  subject: HeldSubject;
+  until: string | null;
+}
+
+export interface HoldPlacedData {
+  object: HoldPlaced;
+  changes: Array<Change>;
+}
+
+export interface HoldReleased {
+  directory: string;
+  id: string;
+  subject: HeldSubject;
+}
+
+export interface HoldReleasedData {
+  object: HoldReleased;
+  changes: Array<Change>;
+}
+
+/** The resource that the event is about; the group for memberships. */
+export interface HoldSubject {
+  type: "Hold";
   id: string;
 }
 
@@ -1008,7 +1058,9 @@ export type LedgerEvent =
   | ClientCreatedEvent
   | ClientRotatedEvent
   | ClientRevokedEvent
-  | TokenExpiringEvent;
+  | TokenExpiringEvent
+  | HoldPlacedEvent
+  | HoldReleasedEvent;
 
 /** The name of an event type. */
 export type EventType = LedgerEvent["type"];

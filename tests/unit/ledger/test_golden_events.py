@@ -22,6 +22,7 @@ from ledger.events import (
     DIRECTORY,
     EVENT_TYPES,
     GROUP,
+    HOLD,
     OPERATOR,
     REPLAY,
     SURGE,
@@ -49,11 +50,12 @@ OWNERS = {
     "directory": DIRECTORY,
     "token": TOKEN,
     "client": CLIENT,
+    "hold": HOLD,
     "consumer": CONSUMER,
     "delivery": CONSUMER,
     "replay": REPLAY,
 }
-RELEASES = (0, 21, 41, 44, 48, 49, 52, len(EVENT_TYPES))  # the number of types before each release: where its types begin
+RELEASES = (0, 21, 41, 44, 48, 49, 52, 53, len(EVENT_TYPES))  # the number of types before each release: where its types begin
 DOCUMENT = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "Zoë", "id": str(OBJ), "active": True}
 
 
