@@ -57,7 +57,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.delete("/v1/directories/{directory}/holds/{hold}", name="holds.release")
     async def release_hold(request: Request, directory: str, hold: str) -> NoContent:
-        await holds.release(ledger, caller_of(request), directory, hold)
+        await holds.release_hold(ledger, caller_of(request), directory, hold)
         return NoContent()
 
     return router

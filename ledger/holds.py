@@ -43,7 +43,8 @@ class Hold(NamedTuple):
 
 
 def _hold(row: Sequence[Any]) -> Hold:
-    return Hold(*row)._replace(ot=MEMBER_TYPE_NAMES[row[4]])
+    hold = Hold._make(row)
+    return hold._replace(ot=MEMBER_TYPE_NAMES[int(hold.ot)])
 
 
 async def hold_by_id(conn: Connection, directory: DirectoryNumber, hold: UUID) -> Hold | None:
@@ -67,7 +68,7 @@ def placed(
     insert: Statement = SQL["insert_hold"], (hold, directory.id, obj, MEMBER_TYPES[ot], sealed, until, actor)
     facts = _facts(directory, hold, ot, obj) | {"until": None if until is None else rfc3339(microseconds(until))}
     return RecordFacts(
-        (_draft(HOLD_PLACED, hold, facts),),
+        (_event_of(HOLD_PLACED, hold, facts),),
         (insert,),
         stands=(SQL["may_be_held"], (directory.id, obj, MEMBER_TYPES[ot])),
         subject=obj,
@@ -79,7 +80,7 @@ def released(directory: Directory, hold: Hold, actor: str) -> RecordFacts:
     update: Statement = SQL["release_hold"], (hold.id, actor)
     facts = _facts(directory, hold.id, hold.ot, hold.obj)
     return RecordFacts(
-        (_draft(HOLD_RELEASED, hold.id, facts),), (update,), stands=(SQL["not_released"], (hold.id,)), subject=hold.obj
+        (_event_of(HOLD_RELEASED, hold.id, facts),), (update,), stands=(SQL["not_released"], (hold.id,)), subject=hold.obj
     )
 
 
@@ -87,5 +88,5 @@ def _facts(directory: Directory, hold: UUID, ot: str, obj: UUID) -> dict[str, An
     return {"id": str(hold), "directory": directory.slug, "subject": {"type": ot, "id": str(obj)}}
 
 
-def _draft(kind: EventType, hold: UUID, facts: dict[str, Any]) -> Draft:
+def _event_of(kind: EventType, hold: UUID, facts: dict[str, Any]) -> Draft:
     return Draft(kind, hold, HOLD, cause=OPERATOR, body=Body(facts, []))

@@ -56,35 +56,35 @@ class ErasureRow(NamedTuple):
 
 
 def _row(row: Sequence[Any]) -> ErasureRow:
-    *head, vacuumed_at, wal_switched_at, refused, completed_at = row
-    head[5] = MEMBER_TYPE_NAMES[head[5]]
-    return ErasureRow._make((*head, Swept(vacuumed_at, wal_switched_at, refused), completed_at))
+    *stored, vacuumed_at, wal_switched_at, refused, completed_at = row
+    found = ErasureRow._make((*stored, Swept(vacuumed_at, wal_switched_at, refused), completed_at))
+    return found._replace(ot=MEMBER_TYPE_NAMES[int(found.ot)])
 
 
-async def _rows(conn: Connection, name: str, *params: Any) -> list[ErasureRow]:
+async def _erasures(conn: Connection, name: str, *params: Any) -> list[ErasureRow]:
     return [_row(row) for row in await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()]
 
 
 async def erasure_of(conn: Connection, directory: DirectoryNumber, obj: UUID) -> ErasureRow | None:
     """The erasure of a user or group, if it was erased."""
-    found = await _rows(conn, "erasure_of", directory, obj)
+    found = await _erasures(conn, "erasure_of", directory, obj)
     return found[0] if found else None
 
 
 async def erasure_by_id(conn: Connection, directory: DirectoryNumber, erasure: UUID) -> ErasureRow | None:
     """One erasure of a directory."""
-    found = await _rows(conn, "erasure_by_id", directory, erasure)
+    found = await _erasures(conn, "erasure_by_id", directory, erasure)
     return found[0] if found else None
 
 
 async def erasures_after(conn: Connection, directory: DirectoryNumber, after: int, limit: int) -> list[ErasureRow]:
     """The erasures of a directory with a higher number, in the order of their commits."""
-    return await _rows(conn, "erasures_after", directory, after, limit)
+    return await _erasures(conn, "erasures_after", directory, after, limit)
 
 
 async def incomplete(conn: Connection, limit: int) -> list[ErasureRow]:
     """The erasures whose receipts are not complete, of all directories, in the order of their commits."""
-    return await _rows(conn, "erasures_incomplete", limit)
+    return await _erasures(conn, "erasures_incomplete", limit)
 
 
 async def erased_since(conn: Connection, number: int) -> list[tuple[int, UUID]]:

@@ -109,7 +109,7 @@ class Erasure(TypedDict):
 async def erase(
     ledger: OpenLedger, caller: Caller, directory: Directory, ot: str, subject: str, reason: str, *, dry_run: bool
 ) -> ErasurePlan | Erasure:
-    """Erase a user or group for ever, or show what that would do; of an erased one the same receipt again.
+    """Erase a user or group for ever, or show what that would do. Of an erased one: the same receipt.
 
     Raises NotFoundError for an unknown subject, HeldError for one under a legal hold, StateError beside processes of older releases.
     """

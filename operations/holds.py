@@ -95,11 +95,11 @@ async def list_all(
     """The legal holds of a directory in the order they were placed, and where the next page begins."""
     async with ledger.connection() as conn:
         obj = None if subject is None else parse_id(subject) or UUID(int=0)
-        rows = await holds_of(conn, directory.id, obj=obj, state=state, after=_after(after), limit=limit)
+        rows = await holds_of(conn, directory.id, obj=obj, state=state, after=_hold_after(after), limit=limit)
     return [_shown(ledger, row) for row in rows], str(rows[-1].id) if len(rows) == limit else None
 
 
-def _after(after: str | None) -> UUID | None:
+def _hold_after(after: str | None) -> UUID | None:
     found = None if after is None else parse_id(after)
     if after is not None and found is None:
         raise invalid("after", "is not the `list_metadata.after` of a page")
@@ -113,7 +113,7 @@ async def show(ledger: OpenLedger, _caller: Caller, directory: Directory, hold: 
 
 
 @on_directory("holds.release")
-async def release(ledger: OpenLedger, caller: Caller, directory: Directory, hold: str) -> None:
+async def release_hold(ledger: OpenLedger, caller: Caller, directory: Directory, hold: str) -> None:
     """Release a legal hold. Again makes no event."""
     found = await _hold(ledger, directory, hold)
     if found.released_at is None:

@@ -24,8 +24,8 @@ from operations.open_ledger import OpenLedger
 
 SQL: Final = load_queries(__file__)
 LISTED_MAX: Final = 1_000  # places that a receipt lists; all are counted
-PAGE: Final = 500  # bodies
-PAGE_BYTES: Final = 4 * 2**20  # ciphertext of a page besides its first body
+BODIES_PAGE: Final = 500  # bodies
+BODIES_PAGE_BYTES: Final = 4 * 2**20  # ciphertext of a page besides its first body
 _ID: Final = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -69,7 +69,7 @@ async def mentions_of(
     """The mentions of subjects. `gently`: it rests as long as it works. `spent`: asked after each page, whether it must end."""
     seen, complete = set[_Seen](), True
     after = 0
-    while (page := await _page(ledger, directory, after)) is not None:
+    while (page := await _bodies(ledger, directory, after)) is not None:
         began = asyncio.get_running_loop().time()
         after, rows = page
         seen |= await ledger.turns.compute(directory.id, lambda rows=rows: set(_found(ledger.kek, directory, rows, subjects)))
@@ -78,14 +78,14 @@ async def mentions_of(
             break
         if gently:
             await asyncio.sleep(asyncio.get_running_loop().time() - began)
-    return await _listed(ledger, directory, subjects, seen, complete=complete)
+    return await _counted(ledger, directory, subjects, seen, complete=complete)
 
 
-async def _page(ledger: OpenLedger, directory: Directory, after: int) -> tuple[int, Sequence[tuple[Any, ...]]] | None:
+async def _bodies(ledger: OpenLedger, directory: Directory, after: int) -> tuple[int, Sequence[tuple[Any, ...]]] | None:
     """The next bodies of a directory: the seq of the last, and (seq, owner, type, ciphertext, key) of each. None at the end."""
     async with ledger.turns.connection(directory.id) as conn:
         rows = await (
-            await conn.cursor(binary=True).execute(SQL["bodies_after"], (directory.id, after, PAGE, PAGE_BYTES))
+            await conn.cursor(binary=True).execute(SQL["bodies_after"], (directory.id, after, BODIES_PAGE, BODIES_PAGE_BYTES))
         ).fetchall()
     return (rows[-1][0], rows) if rows else None
 
@@ -132,7 +132,7 @@ def _paths(value: Any, path: str, told: str) -> Iterator[str]:
             yield from _paths(inner, path, told)
 
 
-async def _listed(
+async def _counted(
     ledger: OpenLedger, directory: Directory, subjects: Collection[UUID], seen: Collection[_Seen], *, complete: bool
 ) -> dict[UUID, Mentions]:
     owners = list({one.owner for one in seen})

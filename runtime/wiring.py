@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -130,7 +130,7 @@ async def open_services(
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
 
-    `owner_url`: logs in as the owner of the tables, to vacuum after erasures. `pooled`: the URL of a pooler in transaction mode, through which requests read. `room`: returns why the disk has no room, or None.
+    `owner_url`: of the owner, who vacuums. `pooled`: of a pooler in transaction mode, for reads. `room`: why the disk has none, or None.
     """
     pulse = Pulse()
     pool = Pool(pooled or url, size=SERVING_POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
@@ -143,8 +143,9 @@ async def open_services(
     shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek, names)
     feed = Feed(kek, directories)
     tail = Tail(feed, pool.connection, arrivals)
-    turns = Turns(pool.connection, pool.max_size)
-    ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, clock, uuid4, os.urandom)
+    ledger = OpenLedger(
+        pool.connection, Turns(pool.connection, pool.max_size), directories, feed, kek, writer.submit, clock, uuid4, os.urandom
+    )
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     journal = Journal(pool, kek, os.urandom, room)
     services = Services(
@@ -154,23 +155,8 @@ async def open_services(
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
     shared_reads.directories = directories
-
-    def forget(subjects: Collection[UUID]) -> None:
-        tail.forget(subjects)
-        names.forget(subjects)
-
-    erased = Forgetting(pool.connection, forget, services.erased)
-    owned = None if owner_url is None else (lambda: connect_owner(owner_url))
-    aftercare = Aftercare(ledger, lambda: connect(url, long_work=True), owned, services.erased)
     writing = asyncio.create_task(writer.run(), name="writer")
-    changed = asyncio.Event()
-    cleanups = CleanUps(lambda: connect(url, pinned=True, long_work=True), make_transaction(kek), directories, uuid7)
-    works = (
-        probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed), tail.run(),
-        _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), erased.run(arrivals), aftercare.run(), _touch_tokens(services),
-        _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
-    )  # fmt: skip
-    background = [asyncio.create_task(work) for work in works]
+    background = list(map(asyncio.create_task, _beside_requests(services, url, owner_url, pulse)))
     try:
         yield services
     finally:
@@ -184,6 +170,34 @@ async def open_services(
         await shared_reads.close()
         await pool.close()
         sever.cancel()
+
+
+def _beside_requests(services: Services, url: str, owner_url: str | None, pulse: Pulse) -> Iterable[Coroutine[None, None, None]]:
+    """What a serving process does besides answering requests and writing."""
+    ledger, changed = services.ledger, asyncio.Event()
+    cleanups = CleanUps(
+        lambda: connect(url, pinned=True, long_work=True), make_transaction(ledger.kek), ledger.directories, uuid7
+    )
+    return (
+        probe(url, pulse), frozen.watch(ledger.connection), _listen(url, services.arrivals, changed), services.tail.run(),
+        _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
+        _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
+        *_after_erasures(services, url, owner_url),
+    )  # fmt: skip
+
+
+def _after_erasures(services: Services, url: str, owner_url: str | None) -> tuple[Coroutine[None, None, None], ...]:
+    """What a process does after erasures: forget what it has in memory, and complete receipts."""
+
+    def forget(subjects: Collection[UUID]) -> None:
+        services.tail.forget(subjects)
+        services.group_names.forget(subjects)
+
+    ledger = services.ledger
+    owned = None if owner_url is None else (lambda: connect_owner(owner_url))
+    forgetting = Forgetting(ledger.connection, forget, services.erased)
+    aftercare = Aftercare(ledger, lambda: connect(url, long_work=True), owned, services.erased)
+    return forgetting.run(services.arrivals), aftercare.run()
 
 
 async def _wait_for_tasks(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:

@@ -118,6 +118,7 @@ def prepare_template(url: str) -> None:
         if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'ledger_eraser'").fetchone() is None:
             connection.execute("CREATE ROLE ledger_eraser NOLOGIN")
         connection.execute(eraser_membership(connection.info.server_version))
+        connection.execute("GRANT EXECUTE ON FUNCTION pg_switch_wal() TO ledger_owner")
         owned = sql.SQL("ALTER DATABASE {} OWNER TO ledger_owner").format(sql.Identifier(connection.info.dbname))
         connection.execute(owned)
     migrate(make_conninfo(url, user="ledger_owner"))

@@ -17,18 +17,20 @@ ErasureId = Annotated[str, typer.Argument(help="Its id, as `erase list` shows it
 ERASURE_COLUMNS: Final = ("id", "subject", "state", "erased_at", "seq", "actor", "completed_at")
 
 
-def _body(subject: str, group: bool, reason: str, *, dry_run: bool) -> dict[str, Any]:
+def _erasure_body(subject: str, group: bool, reason: str, *, dry_run: bool) -> dict[str, Any]:
     return {"subject": {"type": "Group" if group else "User", "id": subject}, "reason": reason, "dry_run": dry_run}
 
 
-@app.command()
-def plan(directory: DirectorySlug, subject: Subject, *, group: IsGroup = False, as_json: AsJson = False) -> None:
-    """Show what an erasure would delete and leave, who was sent the subject, and who else mentions it. Changes nothing.
+@app.command("plan")
+def plan_erasure(
+    directory: DirectorySlug, subject: Subject, *, group: IsGroup = False, key: Key = None, as_json: AsJson = False
+) -> None:
+    """Show what an erasure would do. Who was sent the subject, and who names it.
 
     Example: scim-ledger erase plan acme 0197f2c4-5d1e-7c3a-9b44-3f0e2a6c1d58
     """
-    found = ask("erase plan", body=_body(subject, group, "plan", dry_run=True), directory=directory)
-    say(as_json, found, _planned(found) if found["object"] == "erasure_plan" else _receipt(found))
+    found = ask("erase plan", body=_erasure_body(subject, group, "plan", dry_run=True), key=key, directory=directory)
+    say(as_json, found, _erasure_plan(found) if found["object"] == "erasure_plan" else _receipt(found))
 
 
 @app.command("run")
@@ -44,14 +46,14 @@ def run_erasure(
 ) -> None:
     """Erase a user or group for ever. One that lives is deleted in the same commit. Again gives the same receipt.
 
-    Example: scim-ledger erase run acme 0197f2c4-5d1e-7c3a-9b44-3f0e2a6c1d58 --reason 'request 4711' --yes
+    Example: scim-ledger erase run acme $USER_ID --reason 'request 4711'
     """
     with service() as asked:
         if not yes:
-            planned = asked.ask("erase plan", body=_body(subject, group, reason, dry_run=True), directory=directory)
+            planned = asked.ask("erase plan", body=_erasure_body(subject, group, reason, dry_run=True), directory=directory)
             if planned["object"] == "erasure_plan":
-                confirm(False, f"{_planned(planned)}\nThis cannot be undone.")
-        found = asked.ask("erase run", body=_body(subject, group, reason, dry_run=False), key=key, directory=directory)
+                confirm(False, f"{_erasure_plan(planned)}\nThis cannot be undone.")
+        found = asked.ask("erase run", body=_erasure_body(subject, group, reason, dry_run=False), key=key, directory=directory)
     say(as_json, found, _receipt(found))
 
 
@@ -67,7 +69,7 @@ def list_command(directory: DirectorySlug, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def receipt(directory: DirectorySlug, erasure: ErasureId, *, as_json: AsJson = False) -> None:
-    """Show a receipt: what is gone, how far that reaches, who has to be told, who still mentions the subject.
+    """Show a receipt. What is gone, how far that reaches, who was sent it, who names it.
 
     Example: scim-ledger erase receipt acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
     """
@@ -75,7 +77,7 @@ def receipt(directory: DirectorySlug, erasure: ErasureId, *, as_json: AsJson = F
     say(as_json, found, _receipt(found))
 
 
-def _planned(found: dict[str, Any]) -> str:
+def _erasure_plan(found: dict[str, Any]) -> str:
     goes, stays = found["goes"], found["stays"]
     lines = [
         f"{found['subject']['type']} {found['subject']['id']} of {found['directory']}"

@@ -25,9 +25,9 @@ def place(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Place a legal hold: the user or group is not erased until it is released.
+    """Place a legal hold. Until it is released, the user or group is not erased.
 
-    Example: scim-ledger hold place acme 0197f2c4-5d1e-7c3a-9b44-3f0e2a6c1d58 --matter 'case 12'
+    Example: scim-ledger hold place acme $USER_ID --matter 'case 12'
     """
     body = {"subject": {"type": "Group" if group else "User", "id": subject}, "matter": matter, "until": until}
     found = ask("hold place", body=body, key=key, directory=directory)
@@ -64,8 +64,8 @@ def show(directory: DirectorySlug, hold: HoldId, *, as_json: AsJson = False) -> 
         print_record(found)
 
 
-@app.command()
-def release(directory: DirectorySlug, hold: HoldId, *, as_json: AsJson = False) -> None:
+@app.command("release")
+def release_hold(directory: DirectorySlug, hold: HoldId, *, as_json: AsJson = False) -> None:
     """Release a legal hold.
 
     Example: scim-ledger hold release acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10

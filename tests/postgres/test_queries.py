@@ -30,6 +30,7 @@ OWNED = {
     f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")
 }  # the serving role may not swap tables
 ERASING = {"ledger.erasing:delete_bodies_of", "ledger.erasing:delete_keys_of"}  # run as ledger_eraser
+SWEEPING = {"operations.aftercare:switch_wal"}  # run as the owner, where the server allows it
 SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")
 
 # Statements that the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
@@ -105,7 +106,7 @@ def is_definition(block: str) -> bool:
 
 
 def connect(ledger_url: str, block: str, settings: Mapping[str, str] = SERVING) -> Connection[TupleRow]:
-    owned = block.partition(":")[0] in OWNED
+    owned = block.partition(":")[0] in OWNED or block in SWEEPING
     if block in ERASING:
         settings = {**settings, "role": "ledger_eraser"}
     given = {name: value for name, value in settings.items() if not (owned and name == "role")}
