@@ -1,7 +1,8 @@
 """The parts that the edge works with, made once by the wiring."""
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from api.authentication import Authentication
@@ -57,6 +58,7 @@ class Services:
     rates: Rates
     scrapes: Scrapes
     readiness: Readiness
+    erased: asyncio.Event = field(default_factory=asyncio.Event)  # something was erased here: its receipt is to be completed
     tracer: Tracer = UNTRACED
     stopping: bool = False  # the service stops: waiting readers end
 

@@ -5,6 +5,14 @@ grant select, insert on events, commits, bodies, subject_keys, ledger to ledger_
 grant select, insert on key_epochs, domain_keys to ledger_app;  -- at the first start; the owner rotates
 grant update (active_at, rewrapped_at, destroyed_at) on key_epochs to ledger_app;  -- in the commit of the event
 grant select on migrations to ledger_app;
+grant select, insert on erasures, holds to ledger_app;
+grant update (recipients, mentions, vacuumed_at, wal_switched_at, refused, completed_at) on erasures to ledger_app;
+grant update (sealed_matter, released_at, released_by) on holds to ledger_app;
+revoke all on all tables in schema ledger from ledger_eraser;
+grant usage on schema ledger to ledger_eraser;  -- ledger_app becomes it for the two statements of an erasure that delete
+grant select (directory, seq, obj, mem) on events to ledger_eraser;
+grant select (directory, seq), delete on bodies to ledger_eraser;
+grant select (obj, directory), delete on subject_keys to ledger_eraser;
 grant select, insert on directories to ledger_app;
 grant usage on sequence directories_id_seq to ledger_app;
 grant update (profile, closed_at) on directories to ledger_app;

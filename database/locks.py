@@ -49,16 +49,23 @@ ROTATING: Final = AdvisoryLock(
     10, "0", "the key epochs: making, moving into and destroying them", "", "`key rotate`, `key rewrap`, `key destroy`", Held.SESSION, key=0,
 )  # fmt: skip
 UNKNOWN_EPOCH: Final = AdvisoryLock(
-    8, "the number of a key epoch", "that no process seals in it before all can open it", "every process that does not know it yet",
+    11, "the number of a key epoch", "that no process seals in it before all can open it", "every process that does not know it yet",
     "`key rotate`, for a moment", Held.SESSION,
 )  # fmt: skip
 SEALING: Final = AdvisoryLock(
-    9, "the number of a key epoch", "that it is not destroyed while a process seals in it", "every process that seals in it",
+    12, "the number of a key epoch", "that it is not destroyed while a process seals in it", "every process that seals in it",
     "`key rewrap` and `key destroy`, for a moment", Held.SESSION,
+)  # fmt: skip
+AFTERCARE: Final = AdvisoryLock(
+    9, "0", "what follows an erasure: vacuuming, and completing its receipt", "", "one serving process, while a receipt is not complete", Held.SESSION, key=0,
 )  # fmt: skip
 DIRECTORY: Final = AdvisoryLock(
     1, "the number of a directory", "its seqs, its tail and its current state",
     "a check whether an abandoned write is still running", "a write, for all its directories by number", Held.TRANSACTION,
+)  # fmt: skip
+SUBJECT: Final = AdvisoryLock(
+    8, "a hash of the id of a user or group", "whether it is erased or held", "", "an erasure, and placing or releasing a hold, each after the lock of its directory",
+    Held.TRANSACTION,
 )  # fmt: skip
 CONSUMER: Final = AdvisoryLock(
     3, "the number of a consumer", "its place in the log and its lease",
@@ -74,4 +81,4 @@ LEDGER: Final = AdvisoryLock(
 
 LOCKS: Final = {name: value for name, value in globals().items() if isinstance(value, AdvisoryLock)}
 # Roles that one process has at a time. If that process is stopped, another one ends its session and takes the role.
-ROLES: Final = (WATCHING, CLEANING)
+ROLES: Final = (WATCHING, CLEANING, AFTERCARE)

@@ -31,6 +31,7 @@ _BRIEFLY: Final = cast(
     "LiteralString",
     f"set local lock_timeout = {SCHEMA_LOCK.ms // 2}; set local idle_in_transaction_session_timeout = {FROZEN.ms}",
 )
+_OWN_OPTIONS: Final = 160_000  # from this version on a membership has options of its own
 _HELD: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _T = TypeVar("_T")
 _log = structlog.get_logger("database")
@@ -82,18 +83,38 @@ def _take_turn(conn: Connection[TupleRow], until: float) -> None:
 
 
 def _make_room(conn: Connection[TupleRow]) -> None:
-    role = conn.execute("select 1 from pg_roles where rolname = 'ledger_app'").fetchone()
-    if role is None:
-        try:
-            conn.execute("create role ledger_app login")
-        except psycopg.errors.InsufficientPrivilege as refused:
-            hint = "Role ledger_app is missing and this login may not create it. As a superuser: create role ledger_app login;"
-            raise MigrationError(hint) from refused
+    if not _true(conn, "select exists (select from pg_roles where rolname = 'ledger_app')"):
+        _as_allowed(conn, "Role ledger_app is missing and this login may not create it.", "create role ledger_app login")
+    member = eraser_membership(conn.info.server_version)
+    if not _true(conn, "select exists (select from pg_roles where rolname = 'ledger_eraser')"):
+        _as_allowed(
+            conn, "Role ledger_eraser is missing and this login may not create it.", "create role ledger_eraser nologin", member
+        )
+    elif not _true(conn, "select pg_has_role('ledger_app', 'ledger_eraser', 'member')"):
+        _as_allowed(conn, "Role ledger_app must be a member of ledger_eraser, and this login may not make it one.", member)
     conn.execute("create schema if not exists ledger")
     conn.execute(
         "create table if not exists migrations (number int primary key, name text not null, checksum text not null, "
         "applied_at timestamptz not null default clock_timestamp(), serves int)"
     )
+
+
+def eraser_membership(server_version: int) -> LiteralString:
+    """The statement that lets ledger_app become ledger_eraser, if possible without inheriting its rights.
+
+    Before PostgreSQL 16 they are inherited. That gives no more: a trigger refuses to delete as anybody but ledger_eraser.
+    """
+    member: LiteralString = "grant ledger_eraser to ledger_app"
+    return member if server_version < _OWN_OPTIONS else f"{member} with inherit false, set true"
+
+
+def _as_allowed(conn: Connection[TupleRow], lacks: str, *statements: LiteralString) -> None:
+    """Run statements about roles. Raises MigrationError with the statements for a superuser, if this login may not run them."""
+    try:
+        for statement in statements:
+            conn.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as refused:
+        raise MigrationError(f"{lacks} As a superuser: {'; '.join(statements)};") from refused
 
 
 def _known(conn: Connection[TupleRow]) -> dict[int, Applied]:

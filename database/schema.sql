@@ -115,6 +115,23 @@ alter table events enable always trigger append_only;
 alter table commits enable always trigger append_only;
 alter table bodies enable always trigger append_only;
 
+-- refuse_erasure: only the role ledger_eraser deletes bodies and keys, which ledger_app becomes for these two statements of an erasure.
+create function refuse_erasure() returns trigger language plpgsql as $$
+begin
+    if current_user <> 'ledger_eraser' then
+        raise exception '% is deleted from by ledger_eraser alone: % refused', tg_table_name, tg_op using errcode = 'restrict_violation';
+    end if;
+    return null;
+end $$;
+create trigger erased_only before delete on bodies for each statement execute function refuse_erasure();
+create trigger erased_only before delete or truncate on subject_keys for each statement execute function refuse_erasure();
+alter table bodies enable always trigger erased_only;
+alter table subject_keys enable always trigger erased_only;
+grant usage on schema ledger to ledger_eraser;
+grant select (directory, seq, obj, mem) on events to ledger_eraser;
+grant select (directory, seq), delete on bodies to ledger_eraser;
+grant select (obj, directory), delete on subject_keys to ledger_eraser;
+
 
 -- 2 Directories, profiles, schemas, tokens, clients -----------------------------------------------------------------------------------
 
@@ -264,6 +281,46 @@ create table client_assertions (
 create index client_assertions_expire on client_assertions (expires_at);
 grant select, insert, delete on client_assertions to ledger_app;
 grant update (expires_at) on client_assertions to ledger_app;
+
+-- erasures: what was erased, with its receipt. An erasure deletes the bodies and the key of one user or group; its leaves stay.
+create table erasures (
+    id              uuid primary key,
+    number          bigint generated always as identity unique,  -- in the order of commits, because it is given under the lock of the ledger
+    directory       int not null references directories,
+    obj             uuid not null unique,
+    ot              smallint not null,                -- 0 user, 1 group
+    seq             bigint not null,                  -- of user.erased or group.erased
+    sealed_reason   bytea,
+    counts          json not null,                    -- what was deleted and what stays
+    recipients      json,                             -- who was sent the subject; null until it was looked up
+    mentions        json,                             -- which other resources name it; null until it was looked up
+    vacuumed_at     timestamptz,                      -- the tables were vacuumed
+    wal_switched_at timestamptz,                      -- the WAL segment with the deleted rows was closed
+    refused         text,                             -- what the server did not allow: a fixed word
+    completed_at    timestamptz                       -- the receipt is complete
+);
+create index erasures_of_directory on erasures (directory, number);
+create index erasures_open on erasures (number) where completed_at is null;
+grant select, insert on erasures to ledger_app;
+grant update (recipients, mentions, vacuumed_at, wal_switched_at, refused, completed_at) on erasures to ledger_app;
+
+-- holds: legal holds. While one is open, its user or group is not erased.
+create table holds (
+    id            uuid primary key,
+    directory     int not null references directories,
+    obj           uuid not null,
+    ot            smallint not null,
+    sealed_matter bytea,
+    until         timestamptz,                        -- past it the hold counts as released; null: until somebody releases it
+    placed_at     timestamptz not null default clock_timestamp(),
+    placed_by     text not null,                      -- the actor, as in leaves
+    released_at   timestamptz,
+    released_by   text
+);
+create index holds_of_directory on holds (directory, placed_at, id);
+create index holds_of_subject on holds (obj);
+grant select, insert on holds to ledger_app;
+grant update (sealed_matter, released_at, released_by) on holds to ledger_app;
 
 
 -- 3 Read models ----------------------------------------------------------------------------------------------------------------------
@@ -605,10 +662,12 @@ create table requests (
     token       uuid,
     reason      bytea,                          -- keyed hash of the sentence, to count equal ones
     mistake     text,                           -- of requests that were refused for their URL or token: the name of scim/mistakes.py
-    times       int not null default 1          -- the number of requests that the entry counts
+    times       int not null default 1,         -- the number of requests that the entry counts
+    subject     uuid                            -- of an entry with a sealed text: the user or group that it is about, so that an erasure deletes it
 ) with (fillfactor = 100, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.02);
 create index requests_of_directory on requests (directory, id);
 create index requests_at on requests using brin (at);
+create index requests_of_subject on requests (subject) where subject is not null;
 create index requests_mistakes on requests (directory, id) where mistake is not null;
 grant select, insert, delete on requests to ledger_app;
 grant usage on sequence requests_id_seq to ledger_app;

@@ -287,6 +287,18 @@ class Backlog:
         size = sum(len(found.json) for found in request.events)
         self._sent_bytes, request.counted = self._sent_bytes + size - request.counted, size
 
+    def forget(
+        self, subjects: Container[UUID | None], stale: Callable[[UUID, bytes], bool], among: Iterable[Open] | None = None
+    ) -> None:
+        """Let go of what was rendered of erased users and groups before, and of what receivers answered about them."""
+        for found in self._open.values() if among is None else among:
+            item = found.item
+            if item.obj in subjects or item.mem in subjects:
+                if found.exceptional is not None:
+                    found.exceptional.answer = None
+                if item.mem is None and stale(item.obj, found.json):
+                    self._hold(found, b"")
+
     def fit(self, request: Request) -> None:
         """Keep the beginning of a request that may leave together; what is behind it goes back to its queue. Its order allows that."""
         size = end = 0

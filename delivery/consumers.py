@@ -275,6 +275,11 @@ async def consumers(conn: Connection) -> list[Consumer]:
     return [_consumer(row) for row in await (await conn.cursor(binary=True).execute(SQL["consumers_all"])).fetchall()]
 
 
+async def consumers_ever(conn: Connection) -> list[Consumer]:
+    """Every consumer that there is or was, by name."""
+    return [_consumer(row) for row in await (await conn.cursor(binary=True).execute(SQL["consumers_ever"])).fetchall()]
+
+
 def _consumer(row: tuple[Any, ...]) -> Consumer:
     (
         number, uuid, name, mode, ordering, directories, types, batch_max, url, schedule, secret, before, state, epoch, version, created,

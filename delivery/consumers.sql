@@ -10,6 +10,12 @@ select id, uuid, name, mode, ordering, directories, types, batch_max, sealed_url
        case when secret_before_until > clock_timestamp() then secret_before end, state, epoch, version, created_at
 from consumers where deleted_at is null order by name;
 
+-- consumers_ever --
+-- Every consumer that there is or was.
+select id, uuid, name, mode, ordering, directories, types, batch_max, sealed_url, retry_schedule, secret,
+       case when secret_before_until > clock_timestamp() then secret_before end, state, epoch, version, created_at
+from consumers order by name, id;
+
 -- consumer_unchanged --
 -- Whether a consumer is still the one that was read.
 select from consumers where id = $1 and version = $2;

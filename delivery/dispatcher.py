@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,7 @@ from ledger.cursor import Anchor
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
+from ledger.forgetting import Forgetting
 from ledger.ids import Seq
 from ledger.refused import OvertakenError
 from ledger.rendering import BODIES_BYTES_MAX, Event
@@ -76,6 +77,7 @@ class Parts:
     replays: Replays
     trails: Mapping[UUID, Trail]  # by consumer; a missing one is made when it is asked for
     observe: Observe
+    erased: Forgetting
     tracer: Tracer = UNTRACED
 
 
@@ -346,6 +348,9 @@ class Dispatcher:
         if not request.complete:
             await self._fetch(request)
             self.arrival.set()  # others may begin
+        await self._forget(request)
+        if not request.complete:  # something was erased since it was rendered: what goes is its erased form
+            await self._fetch(request)
         self._backlog.fit(request)
         span = self._span(request)
         outgoing = await self._outgoing(request, span.context)
@@ -368,6 +373,15 @@ class Dispatcher:
         items = [found.item for found in request.events]
         self._parts.observe(attempt(self.consumer.name, items, outcome, took, self._parts.clock()))
         await self._conclude(request, outcome)
+
+    async def _forget(self, request: Request) -> None:
+        """Let a request forget what was erased until now: it may have been rendered a while ago."""
+        await self._parts.erased.current()
+        self._backlog.forget(self._parts.erased, self._parts.erased.stale, request.events)
+
+    def forget(self, subjects: Collection[UUID]) -> None:
+        """Forget what was erased just now."""
+        self._backlog.forget(subjects, self._parts.erased.stale)
 
     async def _fetch(self, request: Request) -> None:
         places = [(found.item.directory, found.item.seq) for found in self._backlog.missing(request)]
@@ -434,6 +448,7 @@ class Dispatcher:
 
     async def _refused(self, request: Request, retry: Retry) -> None:
         first = request.events[0]
+        retry = await self._without_erased(request, retry)
         _log.info(
             "delivery_refused", consumer=self.consumer.name, event_id=str(first.id), events=len(request.events), attempt=request.attempt,
             error=retry.error, replay=first.item.replay and str(first.item.replay),
@@ -441,6 +456,13 @@ class Dispatcher:
         if self._backlog.refused(request, retry, self._sealed(retry), self._parts.clock(), self._parts.random):
             await self._record()
             await self._tell(self._backlog.take_blocked())
+
+    async def _without_erased(self, request: Request, retry: Retry) -> Retry:
+        """Without the receiver's words, if they are about somebody who was erased while it answered."""
+        await self._forget(request)
+        erased = self._parts.erased
+        about = any(found.item.obj in erased or found.item.mem in erased for found in request.events)
+        return replace(retry, answer="") if about else retry
 
     def _sealed(self, retry: Retry) -> bytes | None:
         """Seal the receiver's answer: it may name persons."""

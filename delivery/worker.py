@@ -111,6 +111,11 @@ class Worker:
         self._stopping = True
         self.changes.set()
 
+    def forget(self, subjects: Collection[UUID]) -> None:
+        """Let the deliveries forget users and groups that were erased."""
+        for held in self._held.values():
+            held.dispatcher.forget(subjects)
+
     @property
     def served(self) -> list[asyncio.Task[None]]:
         """The deliveries of the consumers that this process serves now."""

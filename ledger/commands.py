@@ -124,6 +124,7 @@ class RecordFacts:
     # For an act on a row that was read before: a query that returns a row if nothing has changed since. It runs in the transaction;
     # if it returns no row, the act is refused with OvertakenError. So of two equal concurrent requests one is carried out.
     stands: Statement | None = None
+    subject: UUID | None = None  # the user or group whose holds it changes: locked before `stands` is asked
     accepts_clock: bool = False  # it applies only while the clock is behind the directory's last event
 
     def counts(self, directory: str, clock: Clock) -> bool:
@@ -143,6 +144,20 @@ class CleanUp:
     last: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """The erasure of a user or group: its bodies and its key are deleted in the commit. One that lives is deleted by the same commit.
+
+    `over_holds`: of an erasure that is done again after a restore, which also lost the release of a hold.
+    """
+
+    subject: UUID
+    ot: str
+    erasure: UUID
+    sealed_reason: bytes | None = None
+    over_holds: bool = False
+
+
 Command = (
     CreateUser
     | ReplaceUser
@@ -154,6 +169,7 @@ Command = (
     | DeleteGroup
     | RecordFacts
     | CleanUp
+    | Erase
 )
 
 
@@ -183,7 +199,7 @@ class Needs(NamedTuple):
 
 def of_the_idp(command: Command) -> bool:
     """Whether the command came from an IdP. Commands of operators and of the ledger itself are not held up by pauses or clocks."""
-    return not isinstance(command, RecordFacts | CleanUp)
+    return not isinstance(command, RecordFacts | CleanUp | Erase)
 
 
 def parse_id(text: str) -> UUID | None:
@@ -240,6 +256,9 @@ def needs_of(command: Command) -> Needs:
             return Needs(group=command.id, whole=True, writes=frozenset({("group", command.id)}))
         case PatchGroup():
             return _group_patch_needs(command)
+        case Erase():
+            # A user's erasures share batches: whoever adds the user to a group reads the same key.
+            return Needs(whole=command.ot != USER.name, writes=frozenset({("user", command.subject)}))
         case CleanUp():
             return Needs(whole=True)
         case _:
@@ -306,6 +325,19 @@ class Last:
     key: str = ""
 
 
+class Erasable(NamedTuple):
+    """A user or group as its erasure sees it. `hold`: the first open legal hold. `counts`: what the erasure deletes, and what stays."""
+
+    ot: str
+    living: bool
+    active: bool
+    erased: bool
+    hold: UUID | None
+    counts: Mapping[str, int]
+    groups: tuple[UUID, ...] = ()  # that it is a member of
+    members: tuple[UUID, ...] = ()  # of a group
+
+
 @dataclass(slots=True)
 class DirectoryState:
     """The state of a directory that a batch's commands are decided on: only what these commands need."""
@@ -323,3 +355,4 @@ class DirectoryState:
     stands: bool = True  # of an act: whether its `stands` query returned a row
     # of a closed directory: the resources that a clean-up piece deletes
     left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])
+    erasable: dict[UUID, Erasable] = field(default_factory=dict[UUID, Erasable])

@@ -18,6 +18,8 @@ from ledger.commands import (
     DeleteGroup,
     DeleteUser,
     DirectoryState,
+    Erasable,
+    Erase,
     GroupState,
     Last,
     PatchGroup,
@@ -44,26 +46,30 @@ from ledger.events import (
     GROUP,
     GROUP_CREATED,
     GROUP_DELETED,
+    GROUP_ERASED,
     GROUP_UPDATED,
     GROUP_WAS_DELETED,
     IDP,
     MEMBER_ADDED,
     MEMBER_REMOVED,
+    OPERATOR,
     PAUSED,
     USER,
     USER_CREATED,
     USER_DEACTIVATED,
     USER_DELETED,
+    USER_ERASED,
     USER_REACTIVATED,
     USER_UPDATED,
     USER_WAS_DEACTIVATED,
     USER_WAS_DELETED,
+    USER_WAS_ERASED,
     USER_WAS_REACTIVATED,
     Body,
     Draft,
     EventType,
 )
-from ledger.refused import OvertakenError
+from ledger.refused import HeldError, OvertakenError
 from scim.apply import PATCH_STEPS, apply_patch
 from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
@@ -155,6 +161,8 @@ def _decide(state: DirectoryState, command: Command, leniency: Leniency, effort:
             return _delete_group(state, command)
         case CleanUp():
             return _clean_up(state, command)
+        case Erase():
+            return _erase(state, command)
         case _:
             if not state.stands or not command.counts(state.directory, state.clock):
                 raise OvertakenError
@@ -199,6 +207,40 @@ def _clean_up(state: DirectoryState, command: CleanUp) -> Decision:
 def _ended(kind: EventType, obj: UUID, ot: str, last: Last) -> Draft:
     body = None if last.document is None else Body(last.document, [], last.key)
     return Draft(kind, obj, ot, cause=DIRECTORY_WAS_CLOSED, active=False if ot == USER else None, body=body)
+
+
+# -- erasure ----------------------------------------------------------------
+
+
+def _erase(state: DirectoryState, command: Erase) -> Decision:
+    """Erase a user or group; no event if that was done before. What derives from the end of a living one comes first.
+
+    The events of the commit have no bodies: a last state that is sealed now would be ciphertext of somebody who is being erased.
+    """
+    found = state.erasable.get(command.subject)
+    if found is None or found.ot != command.ot:
+        raise NotFound("There never was a user or group of this id in this directory.")
+    if found.erased:
+        return Decision(())
+    if found.hold is not None and not command.over_holds:
+        raise HeldError(found.hold)
+    ended = () if not found.living else _end_of_erased(state, command.subject, found)
+    kind = USER_ERASED if found.ot == USER else GROUP_ERASED
+    return Decision((*ended, Draft(kind, command.subject, found.ot, cause=OPERATOR, active=False if found.ot == USER else None)))
+
+
+def _end_of_erased(state: DirectoryState, subject: UUID, found: Erasable) -> tuple[Draft, ...]:
+    closed = state.directory in {CLOSED, DELETED}
+    if found.ot == USER:
+        effective = found.active and not closed
+        removals = [_edge(MEMBER_REMOVED, group, subject, USER, USER_WAS_ERASED, effective) for group in found.groups]
+        return (*removals, Draft(USER_DELETED, subject, USER, cause=USER_WAS_ERASED, active=False))
+    own = [
+        _edge(MEMBER_REMOVED, subject, member, kind, GROUP_WAS_DELETED, active and not closed)
+        for member, (kind, active) in ((member, state.members[member]) for member in found.members)
+    ]
+    above = [_edge(MEMBER_REMOVED, parent, subject, GROUP, GROUP_WAS_DELETED, not closed) for parent in found.groups]
+    return (*own, *above, Draft(GROUP_DELETED, subject, GROUP, cause=OPERATOR))
 
 
 # -- users ------------------------------------------------------------------

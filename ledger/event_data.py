@@ -334,6 +334,29 @@ class SurgeReleased(SurgeFacts):
     reason: str
 
 
+class HeldSubject(TypedDict):
+    """The user or group that a hold keeps from being erased."""
+
+    type: Literal["User", "Group"]
+    id: Id
+
+
+class HoldFacts(TypedDict):
+    id: Id
+    directory: str
+    subject: HeldSubject
+
+
+class HoldPlaced(HoldFacts):
+    """`until`: when the hold ends by itself; null if it does not. The matter is kept beside the log, so that it can be erased."""
+
+    until: Time | None
+
+
+class HoldReleased(HoldFacts):
+    pass
+
+
 class CommitRange(TypedDict):
     """The events of one command, which are atomic."""
 

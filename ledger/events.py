@@ -22,6 +22,8 @@ from ledger.event_data import (
     DirectoryFacts,
     DirectoryWithProfile,
     ForkClosed,
+    HoldPlaced,
+    HoldReleased,
     KeyEpochFacts,
     KeyRewrapped,
     RateLimitChanged,
@@ -42,7 +44,7 @@ from ledger.event_data import (
 from ledger.ids import DirectoryNumber, Seq
 
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
-CLIENT, CONSUMER, KEY, REPLAY, SURGE = "Client", "Consumer", "Key", "Replay", "Surge"
+CLIENT, CONSUMER, HOLD, KEY, REPLAY, SURGE = "Client", "Consumer", "Hold", "Key", "Replay", "Surge"
 MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
 MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items()}
 
@@ -175,6 +177,8 @@ CLIENT_REVOKED = EventType("client.revoked", 55, CLIENT, Effect.NOTHING, NO_FACT
 KEY_ROTATED = EventType("key.rotated", 58, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
 KEY_REWRAPPED = EventType("key.rewrapped", 59, KEY, Effect.NOTHING, NO_FACT, KeyRewrapped)
 KEY_DESTROYED = EventType("key.destroyed", 62, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
+HOLD_PLACED = EventType("hold.placed", 60, HOLD, Effect.NOTHING, NO_FACT, HoldPlaced)
+HOLD_RELEASED = EventType("hold.released", 61, HOLD, Effect.NOTHING, NO_FACT, HoldReleased)
 
 EVENT_TYPES: Final = tuple(
     sorted((kind for kind in list(vars().values()) if isinstance(kind, EventType)), key=lambda kind: kind.number)
@@ -186,6 +190,9 @@ BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}
 def numbers(fact: Fact) -> frozenset[int]:
     """The numbers of the event types that have a fact."""
     return frozenset(kind.number for kind in EVENT_TYPES if fact in kind.facts)
+
+
+ERASURES: Final = (USER_ERASED.number, GROUP_ERASED.number)
 
 
 def bits(fact: Fact) -> int:
@@ -220,9 +227,10 @@ USER_WAS_REACTIVATED: Final = "user_reactivated"
 USER_WAS_DELETED: Final = "user_deleted"
 GROUP_WAS_DELETED: Final = "group_deleted"
 DIRECTORY_WAS_CLOSED: Final = "directory_closed"
+USER_WAS_ERASED: Final = "user_erased"
 OPERATOR: Final = "operator"
 CAUSES: Final = (
-    IDP, USER_WAS_DEACTIVATED, USER_WAS_REACTIVATED, USER_WAS_DELETED, GROUP_WAS_DELETED, DIRECTORY_WAS_CLOSED, OPERATOR,
+    IDP, USER_WAS_DEACTIVATED, USER_WAS_REACTIVATED, USER_WAS_DELETED, GROUP_WAS_DELETED, DIRECTORY_WAS_CLOSED, USER_WAS_ERASED, OPERATOR,
 )  # fmt: skip
 
 # directory_states.state. Closed: all access has ended and the clean-up is running. Deleted: the clean-up is finished.

@@ -25,16 +25,16 @@ insert into domain_keys (domain, wrapped) select * from unnest($1::bytea[], $2::
 
 -- knows_up_to --
 -- Held by one session of each process: it does not know epoch $1 yet. `key rotate` waits until nobody holds it.
-select pg_advisory_lock_shared(8, $1);
+select pg_advisory_lock_shared(11, $1);
 
 -- knows_more --
 -- The process has loaded epoch $1.
-select pg_advisory_unlock_shared(8, $1);
+select pg_advisory_unlock_shared(11, $1);
 
 -- seals_in --
 -- Held by one session of each process: it seals in epoch $1. `key destroy` waits until nobody holds it.
-select pg_advisory_lock_shared(9, $1);
+select pg_advisory_lock_shared(12, $1);
 
 -- sealed_in --
 -- The process seals no longer in epoch $1.
-select pg_advisory_unlock_shared(9, $1);
+select pg_advisory_unlock_shared(12, $1);

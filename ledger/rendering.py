@@ -12,6 +12,7 @@ import structlog
 
 from ledger.cursor import ID_MARK_SIZE, EventId
 from ledger.directories import Directory
+from ledger.events import GROUP_DELETED, GROUP_ERASED, OPERATOR, USER_DELETED, USER_ERASED, USER_WAS_ERASED
 from ledger.ids import DirectoryNumber, Position, Seq, Slug
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from ledger.trace_context import traceparent
@@ -190,4 +191,15 @@ def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
         flag = "true" if f["eff"] else "false"
         edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'
         return head.encode(), edge.encode()
-    return head.encode(), NO_DATA if "ct" not in f and data in {WITHHELD, ERASED} else data
+    if "ct" not in f and data in {WITHHELD, ERASED} and not _born_erased(f):
+        return head.encode(), NO_DATA
+    return head.encode(), data
+
+
+def _born_erased(leaf: dict[str, Any]) -> bool:
+    """Whether the event never had a body because its commit erased the resource (decide.py)."""
+    return leaf["type"] in _ERASED or (leaf["type"] in _DELETED and leaf["cause"] in {USER_WAS_ERASED, OPERATOR})
+
+
+_ERASED: Final = {USER_ERASED.topic, GROUP_ERASED.topic}
+_DELETED: Final = {USER_DELETED.topic, GROUP_DELETED.topic}

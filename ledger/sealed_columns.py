@@ -43,6 +43,8 @@ NOTES: Final = (
     SealedNotes("consumers", "secret_before", "secret", "t.uuid"),
     SealedNotes("consumer_epochs", "sealed_reason", "sought", _CONSUMER),
     SealedNotes("consumer_forks", "sealed_reason", "fork", _CONSUMER),
+    SealedNotes("erasures", "sealed_reason", "erasure", "t.id"),
+    SealedNotes("holds", "sealed_matter", "matter", "t.id"),
     SealedNotes("idempotent_requests", "answer", "reply", "encode(substring(sha256(uuid_send(t.owner) || t.key) for 16), 'hex')::uuid"),
     SealedNotes("open_deliveries", "answer", "answer", _CONSUMER),
     SealedNotes("open_deliveries", "sealed_reason", "parked", _CONSUMER),

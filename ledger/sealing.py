@@ -133,7 +133,7 @@ def unwrap_key(kek: Kek, wrapped: bytes, *, directory: DirectoryUuid, obj: UUID)
 
 NoteKind = Literal[
     "secret", "answer", "reply", "refusal", "filter", "url", "parked", "skipped", "sought", "replay_name", "replay_reason", "fork",
-    "use",
+    "use", "matter", "erasure",
 ]  # fmt: skip
 
 
@@ -142,7 +142,8 @@ def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, random: Calla
 
     secret: signs a consumer's webhooks. url: of a webhook. answer: of a receiver. parked, skipped, sought, fork: an operator's reason
     for parking or skipping a delivery, moving a consumer, closing a fork. replay_name, replay_reason: of a replay. reply: an answer
-    kept for an Idempotency-Key. refusal, filter: of a request in the journal. use: where a token was used last.
+    kept for an Idempotency-Key. refusal, filter: of a request in the journal. use: where a token was used last. matter: of a legal hold.
+    erasure: the reason of one.
     """
     epoch, nonce = kek.current, random(NONCE_SIZE)
     sealed = nonce + AESGCM(kek.key(epoch)).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))

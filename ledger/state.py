@@ -18,9 +18,21 @@ from database.pipeline import Together
 from database.prepared import Answer
 from database.queries import load_queries
 from ledger.clocks import DirectoryTail
-from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, DirectoryState, GroupState, Last, Needs, RecordFacts, UserState
+from ledger.commands import (
+    UNKNOWN_ENOUGH,
+    CleanUp,
+    Command,
+    DirectoryState,
+    Erasable,
+    Erase,
+    GroupState,
+    Last,
+    Needs,
+    RecordFacts,
+    UserState,
+)
 from ledger.directories import Directory
-from ledger.events import MEMBER_TYPE_NAMES
+from ledger.events import MEMBER_TYPE_NAMES, USER
 from ledger.ids import DirectoryNumber, Seq
 from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
@@ -134,11 +146,14 @@ class StateReads:
             if needs.whole:
                 self._send_whole(directory, needs)
             if isinstance(command, RecordFacts):
+                if command.subject is not None:
+                    self._pipeline.execute(SQL["lock_subjects"], (uuids([command.subject]),))
                 self._send_streams([draft.obj for draft in command.drafts])
                 if command.stands is not None:
                     self._standing = (directory, self._pipeline.execute(*command.stands))
             elif isinstance(command, CleanUp):
                 self._send_left(directory, command)
+        self._send_erasures([(directory, command) for directory, _, command in wanted if isinstance(command, Erase)])
 
     def _read(self, name: str, params: tuple[Any, ...]) -> None:
         self._answers[name] = self._pipeline.execute(SQL[name], params)
@@ -188,6 +203,20 @@ class StateReads:
         self._read("last_of_users", (directory.id, uuids(command.users)))
         self._read("last_of_groups", (directory.id, uuids(command.groups)))
 
+    def _send_erasures(self, erasures: Sequence[tuple[Directory, Erase]]) -> None:
+        """Read the subjects after their locks: a hold that is placed at the same moment waits, or is seen here."""
+        if not erasures:
+            return
+        numbers, subjects = int4s([d.id for d, _ in erasures]), uuids([c.subject for _, c in erasures])
+        self._pipeline.execute(SQL["lock_subjects"], (subjects,))
+        self._read("erasable", (numbers, subjects))
+        self._read("erased_tails", (subjects,))
+        for directory, command in erasures:
+            kinds = ("groups_of_member",) if command.ot == USER else ("members_of_group", "groups_of_member")
+            for kind in kinds:
+                answer = self._pipeline.execute(SQL[kind], (directory.id, command.subject))
+                self._whole.append((kind, directory, command.subject, answer))
+
     # -- collecting ---------------------------------------------------------
 
     async def collect(self, kek: Kek, locked: set[DirectoryNumber]) -> BatchState:
@@ -213,6 +242,7 @@ class StateReads:
         if self._standing is not None:
             directory, answer = self._standing
             state.of(directory).stands = bool(await self._pipeline.rows(answer))
+        await self._collect_erasable(state)
         await self._collect_whole(state)
         await self._collect_streams(state, kek)
         await self._collect_left(state)
@@ -297,7 +327,9 @@ class StateReads:
         parents: dict[UUID, tuple[UUID, ...]] = {}
         for kind, directory, obj, answer in self._whole:
             view = state.of(directory)
-            if kind == "members_of_group" and obj in view.groups:
+            if obj in view.erasable:
+                await self._collect_edges_of_erasable(view, kind, obj, answer, parents)
+            elif kind == "members_of_group" and obj in view.groups:
                 members: dict[UUID, str] = {}
                 async for member, mt, active in self._each(answer):
                     members[member] = MEMBER_TYPE_NAMES[mt]
@@ -314,6 +346,24 @@ class StateReads:
             answer = self._pipeline.execute(SQL["stream_tails"], (uuids(above),))
             state.stream_tails |= {obj: (rv, etag_rv) for obj, rv, etag_rv in await self._pipeline.rows(answer)}
 
+    async def _collect_erasable(self, state: BatchState) -> None:
+        for directory, obj, ot, living, active, erased, hold, bodies, keys, leaves, lines in await self._rows("erasable"):
+            counts = {"bodies": bodies, "keys": keys, "leaves": leaves, "journal_lines": lines}
+            self._of(state, directory).erasable[obj] = Erasable(MEMBER_TYPE_NAMES[ot], living, active, erased, hold, counts)
+
+    async def _collect_edges_of_erasable(
+        self, view: DirectoryState, kind: str, obj: UUID, answer: Answer, parents: dict[UUID, tuple[UUID, ...]]
+    ) -> None:
+        if kind == "groups_of_member":
+            parents[obj] = tuple([row[0] async for row in self._each(answer)])
+            view.erasable[obj] = view.erasable[obj]._replace(groups=parents[obj])
+            return
+        members: list[UUID] = []
+        async for member, mt, active in self._each(answer):
+            members.append(member)
+            view.members[member] = _SEEN[mt, active]
+        view.erasable[obj] = view.erasable[obj]._replace(members=tuple(members))
+
     async def _collect_left(self, state: BatchState) -> None:
         """Collect the resources of a clean-up piece. If a body cannot be opened, the resource is deleted without its last state."""
         for d, obj, seq, ct in [*await self._rows("last_of_users"), *await self._rows("last_of_groups")]:
@@ -326,7 +376,7 @@ class StateReads:
             self._of(state, d).left[obj] = last
 
     async def _collect_streams(self, state: BatchState, kek: Kek) -> None:
-        for obj, rv, etag_rv in await self._rows("stream_tails"):
+        for obj, rv, etag_rv in [*await self._rows("stream_tails"), *await self._rows("erased_tails")]:
             state.stream_tails[obj] = (rv, etag_rv)
         for obj, directory, wrapped in await self._rows("wrapped_keys"):
             if directory in self._directories:

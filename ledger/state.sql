@@ -79,3 +79,27 @@ left join lateral (select ct from bodies where directory = u.directory and seq =
 select g.directory, g.id, g.body_seq, b.ct from unnest($2::uuid[]) k(i)
 cross join lateral (select * from groups where directory = $1 and id = k.i offset 0) g
 left join lateral (select ct from bodies where directory = g.directory and seq = g.body_seq offset 0) b on true;
+
+-- lock_subjects --
+-- Until the transaction ends: the erasure of a user or group, and placing or releasing a hold of it, exclude each other.
+select pg_advisory_xact_lock(8, k) from (select distinct hashtext(o::text) k from unnest($1::uuid[]) o order by 1 offset 0) ordered;
+
+-- erasable --
+-- Users and groups as their erasure sees them; no row if the directory never had it. An open hold that has not ended by itself. What the
+-- erasure deletes, and how many leaves stay.
+select v.d, v.o, s.ot, coalesce(u.id, g.id) is not null, coalesce(u.active, true), coalesce((select true from erasures where obj = v.o), false),
+       (select id from holds where obj = v.o and released_at is null and coalesce(until, 'infinity') > clock_timestamp() order by placed_at, id limit 1),
+       (select count(b.seq) from (select seq from events where obj = v.o and mem is null offset 0) e
+        cross join lateral (select seq from bodies where directory = v.d and seq = e.seq offset 0) b)::int4,
+       (select count(*) from subject_keys where obj = v.o)::int4,
+       (select count(*) from events where obj = v.o) + (select count(*) from events where directory = v.d and mem = v.o),
+       (select count(*) from requests where subject = v.o)::int4
+from unnest($1::int4[], $2::uuid[]) v(d, o)
+cross join lateral (select ot from states where directory = v.d and obj = v.o limit 1) s
+left join lateral (select id, active from users where directory = v.d and id = v.o offset 0) u on true
+left join lateral (select id from groups where directory = v.d and id = v.o offset 0) g on true;
+
+-- erased_tails --
+-- The newest rv and etag_rv of subjects of erasures.
+select k.o, t.rv, t.etag_rv from unnest($1::uuid[]) k(o)
+cross join lateral (select rv, etag_rv from events where obj = k.o order by rv desc limit 1) t;

@@ -5,11 +5,12 @@ NOTIFY makes the tail read at once. It also reads every second, so a lost notifi
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -17,11 +18,12 @@ from database.connections import LOST, Connection
 from ledger.cursor import Anchor
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
 from ledger.ids import Position
-from ledger.rendering import BODIES_BYTES_MAX, Event
+from ledger.rendering import BODIES_BYTES_MAX, ERASED, NO_DATA, Event
 
 KEPT: Final = 2_000  # events in memory; a reader that is further behind reads pages of the log
 KEPT_BYTES: Final = BODIES_BYTES_MAX  # bytes of their JSON, without the newest event
 PAGE: Final = 500
+ERASED_MAX: Final = 10_000  # erased subjects in memory
 POLL_S: Final = 1.0
 _EVERYTHING: Final = Selection()
 _NOWHERE: Final = Anchor(Position(-1))  # before the first read
@@ -67,6 +69,9 @@ class Tail:
         self._wanted = asyncio.Event()
         self.place = _NOWHERE
         self._sure = False  # whether the events in memory were compared with the log since the database was last away
+        self._erased: OrderedDict[UUID, None] = (
+            OrderedDict()
+        )  # the newest erased subjects: a page may have been read before the erasure
         self._before = b""  # the leaf hash of the event before the first one in memory
         self.arrivals = Arrivals()  # announced after each read that found events
 
@@ -170,8 +175,23 @@ class Tail:
             if news:
                 self.arrivals.announce()
 
+    def forget(self, subjects: Collection[UUID]) -> None:
+        """Show events of erased users and groups in their erased form, also to followers that hold them already."""
+        self._erased.update((subject, None) for subject in subjects)
+        while len(self._erased) > ERASED_MAX:
+            self._erased.popitem(last=False)
+        self._scrub(self._events)
+        self._bytes = sum(event.size for event in self._events)
+
+    def _scrub(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.obj in self._erased and event.mem is None and event.data not in {b"", NO_DATA}:
+                event.data = ERASED
+
     def _keep(self, events: Sequence[Event]) -> None:
         """Add events, and drop the oldest ones above KEPT or KEPT_BYTES."""
+        if self._erased:
+            self._scrub(events)
         self._events.extend(events)
         self._bytes += sum(event.size for event in events)
         while len(self._events) > KEPT or (len(self._events) > 1 and self._bytes - self._events[-1].size > KEPT_BYTES):

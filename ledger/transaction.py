@@ -30,11 +30,13 @@ from ledger.build import Built, Decided, PlacedCommit, build
 from ledger.client_bindings import access_row
 from ledger.clients import believed_access
 from ledger.clocks import ClockError
-from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts, Statement, of_the_idp
+from ledger.commands import Command, DeleteGroup, DeleteUser, Erase, Needs, RecordFacts, Statement, of_the_idp
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.directories import Directory
+from ledger.erasing import Erased, deletions, receipts
 from ledger.events import USER, Draft, Recorded
 from ledger.ids import DirectoryNumber, Seq
+from ledger.receipts import epochs_of
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
 from ledger.tokens import believed
@@ -189,7 +191,7 @@ class Transaction:
             *(_written(s, item, placed, state) for (s, item), placed in zip(decided, commits, strict=True)),
         ]
         if commits:
-            yield _ending(commits, [submission for submission, _ in decided])
+            yield _ending(commits, [submission for submission, _ in decided], state, epochs_of(self.kek).current)
 
     def _decide_each(
         self, mine: Sequence[Submission], state: BatchState, report: BatchReport
@@ -334,10 +336,16 @@ def insert_statement(built: Built) -> Statement:
     )  # fmt: skip
 
 
-def _ending(commits: Sequence[PlacedCommit], submissions: Sequence[Submission]) -> list[Statement]:
-    """The rows of administrative acts, then the ledger's lock, then the rows of `commits`."""
+def _ending(commits: Sequence[PlacedCommit], submissions: Sequence[Submission], state: BatchState, epoch: int) -> list[Statement]:
+    """The rows of administrative acts and what erasures delete, then the ledger's lock, then the rows of erasures and of `commits`."""
     facts = [statement for s in submissions if isinstance(s.command, RecordFacts) for statement in s.command.statements]
-    return [*facts, (SQL["lock_ledger"], ()), (SQL["insert_commits"], _commit_rows(commits, submissions))]
+    erased = [
+        Erased(s.directory.id, s.command, state.of(s.directory).erasable[s.command.subject], placed.last_seq, placed.size, epoch)
+        for placed, s in zip(commits, submissions, strict=True)
+        if isinstance(s.command, Erase)
+    ]
+    commit_rows = SQL["insert_commits"], _commit_rows(commits, submissions)
+    return [*facts, *deletions(erased), (SQL["lock_ledger"], ()), *receipts(erased), commit_rows]
 
 
 def _commit_rows(commits: Sequence[PlacedCommit], submissions: Sequence[Submission]) -> tuple[Any, ...]:

@@ -103,6 +103,14 @@ directories.resume        .        .    .        .        .       yes    directo
 directories.close         .        .    .        .        .       yes    directory
 directories.accept_clock  .        .    .        yes      .       yes    directory
 
+erasures.create           .        .    .        .        .       yes    directory
+erasures.list             .        .    .        .        yes     yes    directory
+erasures.show             .        .    .        .        yes     yes    directory
+holds.place               .        .    .        .        .       yes    directory
+holds.list                .        .    .        .        yes     yes    directory
+holds.show                .        .    .        .        yes     yes    directory
+holds.release             .        .    .        .        .       yes    directory
+
 tokens.issue              .        .    .        .        .       yes    within
 tokens.list               .        .    .        .        .       yes    within
 tokens.report             .        .    .        .        .       yes    within

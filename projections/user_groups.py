@@ -1,7 +1,7 @@
 """The groups that users are in, directly or through member groups: the attribute `groups` of a user (RFC 7643 §4.1.2)."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple, TypeVar
@@ -89,6 +89,12 @@ class GroupNames:
         """Those names that need not be opened. Only these may be relied on: another request may push a name out at any time."""
         known = self._names.get
         return {row[:_ID]: name for row in rows if (name := known(row)) is not None}
+
+    def forget(self, groups: Collection[UUID]) -> None:
+        """Forget the names of erased groups."""
+        ids = {group.bytes for group in groups}
+        for row in [row for row in list(self._names) if row[:_ID] in ids]:
+            self._names.pop(row, None)
 
     def opened(
         self,

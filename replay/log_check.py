@@ -19,7 +19,8 @@ Commits = Mapping[Seq, tuple[int, int, str]]  # first seq -> size, at, req of th
 class Stretch(NamedTuple):
     """The events of one directory in (after, to], and the state before them.
 
-    `before` is the event at `after`. `versions` are those of resources that were created earlier.
+    `before` is the event at `after`. `versions` are those of resources that were created earlier. `erased`: the resources with events here
+    whose bodies an erasure deleted.
     """
 
     after: Seq
@@ -28,6 +29,12 @@ class Stretch(NamedTuple):
     events: Sequence[StoredEvent]
     versions: Versions
     commits: Commits
+    erased: frozenset[UUID] = frozenset()
+
+    @property
+    def erased_bodies(self) -> int:
+        """How many events have no body any more because of an erasure."""
+        return sum(event.ct is None and event.obj in self.erased and b'"ct":' in event.leaf for event in self.events)
 
 
 def check(origin: Origin, stretch: Stretch) -> tuple[list[Finding], list[Leaf]]:
@@ -55,6 +62,7 @@ class _Check:
         self._slug, self._directory = origin.slug, str(origin.uuid)
         self._versions = dict(stretch.versions)
         self._at = 0
+        self._erased = stretch.erased
         self._commit: tuple[Any, ...] | None = None  # tx, txn, at, req of the current commit; None if unknown
         if stretch.before is not None:
             self._continue(stretch.before)
@@ -82,7 +90,7 @@ class _Check:
         if leaf_hash(event.leaf) != event.leaf_hash:
             self.report(event.seq, "the leaf does not have its stored hash")
         if not _agrees(self._directory, event, leaf):
-            for problem in _differences(self._directory, event, leaf):
+            for problem in _differences(self._directory, event, leaf, erased=event.obj in self._erased):
                 self.report(event.seq, problem)
         self._check_versions(event, leaf)
         self._check_commit(event, leaf)
@@ -166,8 +174,8 @@ def _agrees(directory: str, event: StoredEvent, leaf: Leaf) -> bool:
     return event.wrapped is not None and leaf.get("ct") == hashlib.sha256(event.ct).hexdigest()
 
 
-def _differences(directory: str, event: StoredEvent, leaf: Leaf) -> list[str]:
-    """The columns that differ from the leaf."""
+def _differences(directory: str, event: StoredEvent, leaf: Leaf, *, erased: bool) -> list[str]:
+    """The columns that differ from the leaf. The body of an `erased` resource is missing by right."""
     kind = BY_TOPIC.get(leaf["type"])
     pairs = {
         "directory": (directory, leaf["dir"]),
@@ -180,8 +188,8 @@ def _differences(directory: str, event: StoredEvent, leaf: Leaf) -> list[str]:
     found = [f"column {name} is {column}, the leaf says {said}" for name, (column, said) in pairs.items() if column != said]
     if event.ct is not None and hashlib.sha256(event.ct).hexdigest() != leaf.get("ct"):
         found.append("the sealed body is not the one the leaf commits to")
-    if "ct" in leaf and event.ct is None:
-        found.append("its sealed body is missing")
+    if "ct" in leaf and event.ct is None and not erased:
+        found.append("its sealed body is missing, and no event says that it was erased")
     elif event.ct is not None and event.wrapped is None:
         found.append("the key of its sealed body is missing")
     return found

@@ -74,6 +74,7 @@ class ShadowTables:
         self.done: dict[DirectoryNumber, Seq] = {}
         self.findings: list[Finding] = []  # findings in the log itself
         self.unreadable: list[Finding] = []
+        self.erased = 0  # events whose body an erasure deleted
         self._url, self._kek = url, kek
         self._origins: dict[DirectoryNumber, Origin] = {}
         self._directories = Directories(kek)  # read together with their events, because new ones can be created meanwhile
@@ -114,6 +115,7 @@ class ShadowTables:
         """Apply a computed stretch. Raises UnreadableEventError, unless findings are collected."""
         self.findings += computed.findings
         self.unreadable += computed.unreadable
+        self.erased += computed.erased
         if computed.unreadable and not self._verifies:
             raise UnreadableEventError(computed.unreadable[0])
         if not self.findings:

@@ -61,11 +61,12 @@ class StoredEvent(NamedTuple):
 
 
 def recorded(
-    kek: Kek, origin: Origin, events: Sequence[StoredEvent], leaves: Sequence[Leaf], *, verifies: bool
+    kek: Kek, origin: Origin, events: Sequence[StoredEvent], leaves: Sequence[Leaf], erased: frozenset[UUID], *, verifies: bool
 ) -> tuple[list[Recorded], list[Finding]]:
     """The events for the projections, and those whose body cannot be opened, which get HMACs of empty values.
 
-    Only the newest body of each resource is opened; with `verifies` also that of deleted resources, because audits read it.
+    Only the newest body of each resource is opened; with `verifies` also that of deleted resources, because audits read it. The body of an
+    `erased` resource is gone, and its row too once all events are applied; until then its id stands where HMACs must be unique.
     """
     newest: dict[UUID, int] = {event.obj: event.seq for event in events if event.mem is None}
     bodies = _Bodies(kek, origin)
@@ -73,7 +74,9 @@ def recorded(
     for event, leaf in zip(events, leaves, strict=True):
         kind, macs = BY_NUMBER[event.type], None
         if newest.get(event.obj) == event.seq:
-            if leaf["ot"] in _SEARCHED and event.type not in _ENDING:
+            if event.ct is None and event.obj in erased:
+                macs = Macs(event.obj.bytes)
+            elif leaf["ot"] in _SEARCHED and event.type not in _ENDING:
                 macs = bodies.macs(event, leaf["ot"])
             elif verifies and event.ct is not None:
                 bodies.opened(event)

@@ -7,6 +7,7 @@ snapshots differ, which is harmless because the log is append-only.
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import orjson
 
@@ -44,6 +45,7 @@ class Computed(NamedTuple):
     statements: Sequence[Statement]
     unreadable: Sequence[Finding]
     findings: Sequence[Finding]
+    erased: int = 0  # events whose body an erasure deleted
 
 
 def compute(task: Task) -> Computed:
@@ -55,9 +57,9 @@ def compute(task: Task) -> Computed:
     findings, leaves = check(task.origin, stretch) if task.verifies else _trusted(stretch)
     if findings:
         return Computed(task.origin.id, task.to, len(stretch.events), (), (), findings)
-    events, unreadable = recorded(task.kek, task.origin, stretch.events, leaves, verifies=task.verifies)
+    events, unreadable = recorded(task.kek, task.origin, stretch.events, leaves, stretch.erased, verifies=task.verifies)
     statements = current_state.rewriting(current_state.fold(events))
-    return Computed(task.origin.id, task.to, len(events), statements, unreadable, ())
+    return Computed(task.origin.id, task.to, len(events), statements, unreadable, (), stretch.erased_bodies)
 
 
 def _trusted(stretch: Stretch) -> tuple[list[Finding], list[Leaf]]:
@@ -72,14 +74,24 @@ async def _read(task: Task, give: Callable[[Stretch], None]) -> None:
             await conn.cursor(binary=True).execute(SQL["events_with_keys"], (task.origin.id, first, task.to))
         ).fetchall()
         events = [StoredEvent(*row) for row in rows]
+        erased = await _erased(conn, events)
         if not task.verifies:
-            give(Stretch(task.after, task.to, None, events, {}, {}))
+            give(Stretch(task.after, task.to, None, events, {}, {}, erased))
             return
         before = events.pop(0) if events and events[0].seq <= task.after else None
         versions = await _versions_before(conn, task, events)
-        give(Stretch(task.after, task.to, before, events, versions, await _commits(conn, task)))
+        give(Stretch(task.after, task.to, before, events, versions, await _commits(conn, task), erased))
     finally:
         await conn.close()
+
+
+async def _erased(conn: Connection, events: Sequence[StoredEvent]) -> frozenset[UUID]:
+    """Those resources without a body that were erased, by the last event of each. Asked after the bodies were read: none is erased between."""
+    lacking = list({event.obj for event in events if event.ct is None and event.mem is None})
+    if not lacking:
+        return frozenset()
+    rows = await (await conn.cursor(binary=True).execute(SQL["erased_of"], (uuids(lacking),))).fetchall()
+    return frozenset(row[0] for row in rows)
 
 
 async def _versions_before(conn: Connection, task: Task, events: Sequence[StoredEvent]) -> Versions:

@@ -14,3 +14,9 @@ join ledger.events e on e.obj = k.o and e.rv = k.r and e.directory = k.d where e
 -- commits_between --
 -- The commit rows that begin in a stretch of the log, to compare them with the leaves.
 select seq, size, at, req from ledger.commits where directory = $1 and seq > $2 and seq <= $3 order by seq;
+
+-- erased_of --
+-- Those of some resources whose last event is user.erased (5) or group.erased (9).
+select k.o from unnest($1::uuid[]) k(o)
+cross join lateral (select type from ledger.events where obj = k.o order by rv desc limit 1) e
+where e.type in (5, 9);

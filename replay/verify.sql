@@ -18,3 +18,29 @@ select distinct e.obj from ledger.events e where e.directory = $1 and e.type = 5
 -- Places where positions are not dense.
 select p.position + p.size from (select position, size, lead(position) over (order by position) following from ledger.commits) p
 where p.following is not null and p.following <> p.position + p.size limit 20;
+
+-- erasures_so_far --
+-- The number of the last erasure.
+select coalesce(max(number), 0) from ledger.erasures;
+
+-- erasure_differences --
+-- Erased users and groups (5: user.erased, 9: group.erased) that still have a key or a body, a row of an erasure without its event, and users
+-- and groups that exist without a key.
+with erased as (select directory, obj, seq from ledger.events where type in (5, 9))
+select d.slug, f.obj, f.problem from (
+    select e.directory, e.obj, 'it was erased, and its key is still there' as problem
+    from erased e join ledger.subject_keys k on k.obj = e.obj
+    union all
+    select e.directory, e.obj, 'it was erased, and a sealed body of it is still there'
+    from erased e
+    cross join lateral (
+        select from ledger.events v join ledger.bodies b on b.directory = v.directory and b.seq = v.seq where v.obj = e.obj and v.mem is null limit 1
+    ) left_over
+    union all
+    select x.directory, x.obj, 'its erasure has a receipt, and no event says that it was erased'
+    from ledger.erasures x where not exists (select from erased e where e.obj = x.obj and e.seq = x.seq)
+    union all
+    select s.directory, s.obj, 'its key is missing, and no event says that it was erased'
+    from (select directory, id as obj from ledger.users union all select directory, id from ledger.groups) s
+    where not exists (select from ledger.subject_keys k where k.obj = s.obj)
+) f join ledger.directories d on d.id = f.directory limit 20;

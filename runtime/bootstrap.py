@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from database.connections import BoundedThread
 from database.deadlines import with_deadlines
+from database.migrate import eraser_membership
 from ledger.directories import SYSTEM
 from ledger.private_files import write_private
 from ledger.tokens import LIFE_DAYS, ROLES
@@ -49,8 +50,15 @@ def embedded_urls(cluster: embedded.Cluster) -> Urls:
         for role in ("ledger_owner", "ledger_app"):
             if conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone() is None:
                 conn.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
+        if conn.execute("select 1 from pg_roles where rolname = 'ledger_eraser'").fetchone() is None:
+            conn.execute("create role ledger_eraser nologin")
+        conn.execute(eraser_membership(conn.info.server_version))
         if conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
             conn.execute("create database ledger owner ledger_owner")
+    with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, DATABASE)), autocommit=True) as conn:
+        conn.execute(
+            "grant execute on function pg_switch_wal() to ledger_owner"
+        )  # an erasure closes the WAL segment with what it deleted
     return Urls(cluster.url("ledger_app", DATABASE), cluster.url("ledger_owner", DATABASE), place=cluster.data_dir)
 
 

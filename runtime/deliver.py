@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -32,6 +32,7 @@ from ledger.alone import write_alone
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.feed import Feed
+from ledger.forgetting import Forgetting
 from ledger.key_epochs import KeyFollower
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
@@ -106,6 +107,12 @@ async def open_worker(
     hints, changes, limits = Arrivals(), asyncio.Event(), dict[int, Limit]()
     trails = defaultdict[UUID, Trail](Trail)
     tail = Tail(feed, pool.connection, hints)
+
+    def forget(subjects: Collection[UUID]) -> None:
+        tail.forget(subjects)
+        worker.forget(subjects)
+
+    erased = Forgetting(pool.connection, forget)
     recording = CheckpointWriter(lambda: connect(url, pinned=True, pulse=pool.pulse))
     alone = _Alone(url, kek)
     ledger = OpenLedger(
@@ -117,7 +124,7 @@ async def open_worker(
 
     parts = Parts(
         pool.connection, feed, directories, kek, tail, transports, timeout_s, act, recording.record, limits, time.time, steady,
-        random.random, os.urandom, REPLAYS, trails, observe_attempt, tracer,
+        random.random, os.urandom, REPLAYS, trails, observe_attempt, erased, tracer,
     )  # fmt: skip
 
     forks = Watch(trails, directories, kek, act, REPLAYS)
@@ -128,10 +135,12 @@ async def open_worker(
     worker = Worker(
         uuid4(), pool.connection, directories, make_dispatcher, act, tail, changes, limits, timeout_s, uuid4, forks, steady, tuple(transports),
     )  # fmt: skip
+
     background = [
         asyncio.create_task(probe(url, pool.pulse)),
         asyncio.create_task(frozen.watch(pool.connection)),
         asyncio.create_task(tail.run()),
+        asyncio.create_task(erased.run(hints)),
         asyncio.create_task(recording.run()),
         asyncio.create_task(_listen_for_changes(url, changes, keys)),
         asyncio.create_task(_listen_for_events(url, hints, tail)),

@@ -346,7 +346,8 @@ async def _rebuild_and_verify(urls: Urls, settings: Settings) -> tuple[Result, l
         result = await rebuild(urls.migrate, kek, _unseen, lambda _text: None)
     except RebuildRefusedError as refused:
         raise DemoError(str(refused)) from refused
-    return result, *await verify(urls.migrate, kek, directories, _unseen)
+    findings, total, _ = await verify(urls.migrate, kek, directories, _unseen)
+    return result, findings, total
 
 
 def _unseen(_done: int, _total: int) -> None:

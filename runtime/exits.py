@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 FINDING: Final = 1  # verify failed, drift, something to do
+ERASED: Final = 10  # verified without a finding, but attributes of erased users or groups are gone
 USAGE: Final = 2  # the command line or the service does not understand the request
 UNREACHABLE: Final = 3  # the database or the service does not answer
 REFUSED: Final = 4  # not found, not allowed, a conflict

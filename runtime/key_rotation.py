@@ -38,7 +38,7 @@ from runtime.wiring import open_alone
 SQL: Final = load_queries(__file__)
 _FIRST_RELEASE: Final = 25  # the migration that made key epochs
 _LOOK_S: Final = 0.2
-_UNKNOWN, _SEALING = 8, 9  # classes of advisory locks (database/locks.py)
+_UNKNOWN, _SEALING = 11, 12  # classes of advisory locks (database/locks.py)
 
 
 def rotate_here(bar: Bar) -> Epoch:

@@ -4,19 +4,19 @@ select pg_try_advisory_lock(10, 0);
 
 -- try_all_know --
 -- Whether every process knows epoch $1.
-select pg_try_advisory_lock(8, $1);
+select pg_try_advisory_lock(11, $1);
 
 -- all_know --
 -- The lock is given back: it only showed that nobody holds it.
-select pg_advisory_unlock(8, $1);
+select pg_advisory_unlock(11, $1);
 
 -- try_none_seals --
 -- Whether no process seals in epoch $1 any more.
-select pg_try_advisory_lock(9, $1);
+select pg_try_advisory_lock(12, $1);
 
 -- none_seals --
 -- The same.
-select pg_advisory_unlock(9, $1);
+select pg_advisory_unlock(12, $1);
 
 -- processes_with --
 -- The sessions of processes that hold the lock ($1, $2).

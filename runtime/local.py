@@ -47,7 +47,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIAp
         async with await connect(urls.serve) as conn:
             await seal_leftovers(conn, kek, os.urandom)  # the command may be the first process after a migration
     services = await stack.enter_async_context(
-        open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled)
+        open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, owner_url=urls.migrate)
     )
     return marked_local(make_app(services))
 

@@ -238,6 +238,7 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
                 process=process,
                 tracer=tracer,
                 keys=KeyFollower(kek, providers_of(settings)),
+                owner_url=urls.migrate,
             )
         )
         server = _HttpServer(services, settings.connections, doors)

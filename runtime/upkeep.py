@@ -17,9 +17,9 @@ from ledger.directories import Directories, Directory
 from ledger.sealing import Kek
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.shadow_tables import TABLES
-from replay.stored_events import Finding, UnreadableEventError
+from replay.stored_events import UnreadableEventError
 from replay.stretches import PROCESSES_MAX
-from replay.verify import verify
+from replay.verify import Verified, verify
 from runtime.bootstrap import Urls
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
@@ -69,15 +69,15 @@ async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar, execut
         return await rebuild(urls.migrate, kek, progress, progress.waits, only=only, executor=executor)
 
 
-def verify_here(bar: Bar) -> tuple[list[Finding], int]:
-    """Recompute everything. Returns the findings and the number of events."""
+def verify_here(bar: Bar) -> Verified:
+    """Recompute everything."""
     settings = as_served(main_settings())
     with processes() as executor, explained(settings), running_urls(settings) as urls:
         kek = asyncio.run(read_kek(urls.serve, settings))
         return asyncio.run(_verify(urls, kek, bar, executor))
 
 
-async def _verify(urls: Urls, kek: Kek, bar: Bar, executor: Executor | None) -> tuple[list[Finding], int]:
+async def _verify(urls: Urls, kek: Kek, bar: Bar, executor: Executor | None) -> Verified:
     directories = await all_directories(urls, kek)
     with bar("checking the log and the read models") as progress:
         return await verify(urls.migrate, kek, directories, progress, executor)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -22,7 +22,7 @@ from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
 from database import frozen, migrate
 from database.coalesce import Coalescer
-from database.connections import LOST, Connection, Pool, Pulse, connect, notices, probe, sever_all
+from database.connections import LOST, Connection, Pool, Pulse, connect, connect_owner, notices, probe, sever_all
 from database.deadlines import CHECK, LOCK, SHARED_READ, SHARED_STATEMENT, WRITE, WRITES_AT_STOP, Deadline
 from database.faults import Fault, no_fault
 from database.releases import SchemaRelation
@@ -32,6 +32,7 @@ from ledger.cleanup import CleanUps
 from ledger.clients import live_access, prune_access, touch_clients
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
+from ledger.forgetting import Forgetting
 from ledger.ids import DirectoryNumber
 from ledger.key_epochs import KeyFollower
 from ledger.sealing import Kek
@@ -43,6 +44,7 @@ from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
 from ledger.writer import LANES_MAX, Link, Links, Writer
 from operations import idempotency
+from operations.aftercare import Aftercare
 from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
@@ -60,8 +62,8 @@ T = TypeVar("T")
 K = TypeVar("K")
 SERVING_POOL_SIZE = 12
 SERVING_CONNECTIONS = (
-    SERVING_POOL_SIZE + 1 + LANES_MAX + 4 + 3
-)  # most connections of a serving process: the pool, writer, lanes, shared reads, listener, clean-up, probe
+    SERVING_POOL_SIZE + 1 + LANES_MAX + 4 + 5
+)  # most connections of a serving process: the pool, writer, lanes, shared reads, listener, clean-up, aftercare as both roles, probe
 LISTEN_RETRY_S = 1.0
 DIRECTORIES_INTERVAL_S = 1.0
 LOG_LOOK_S = 1.0
@@ -122,6 +124,7 @@ async def open_services(
     webhooks: Webhooks,
     pooled: str | None = None,
     *,
+    owner_url: str | None = None,
     clock: Callable[[], int] = now_us,
     room: Callable[[], Fault | None] = no_fault,
     process: Process = ONLY_PROCESS,
@@ -130,7 +133,7 @@ async def open_services(
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
 
-    `pooled`: the URL of a pooler in transaction mode, through which requests read. `room`: returns why the disk has no room, or None.
+    `owner_url`: of the owner, who vacuums. `pooled`: of a pooler in transaction mode, for reads. `room`: why the disk has none, or None.
     `keys`: follows rotations; a command needs none.
     """
     pulse = Pulse()
@@ -145,8 +148,9 @@ async def open_services(
     )
     feed = Feed(kek, directories)
     tail = Tail(feed, pool.connection, arrivals)
-    turns = Turns(pool.connection, pool.max_size)
-    ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, clock, uuid4, os.urandom)
+    ledger = OpenLedger(
+        pool.connection, Turns(pool.connection, pool.max_size), directories, feed, kek, writer.submit, clock, uuid4, os.urandom
+    )
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     journal = Journal(pool, kek, os.urandom, room)
     services = Services(
@@ -157,14 +161,7 @@ async def open_services(
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run(), name="writer")
-    changed = asyncio.Event()
-    cleanups = CleanUps(lambda: connect(url, pinned=True, long_work=True), make_transaction(kek), directories, uuid7)
-    works = (
-        probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed, keys), tail.run(),
-        _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
-        _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
-    )  # fmt: skip
-    background = [asyncio.create_task(work) for work in works]
+    background = list(map(asyncio.create_task, _beside_requests(services, url, owner_url, pulse, keys)))
     try:
         yield services
     finally:
@@ -183,6 +180,36 @@ async def _end_work(background: Sequence[asyncio.Task[None]], pulse: Pulse, shar
     await shared_reads.close()
     await pool.close()
     sever.cancel()
+
+
+def _beside_requests(
+    services: Services, url: str, owner_url: str | None, pulse: Pulse, keys: KeyFollower | None
+) -> Iterable[Coroutine[None, None, None]]:
+    """What a serving process does besides answering requests and writing."""
+    ledger, changed = services.ledger, asyncio.Event()
+    cleanups = CleanUps(
+        lambda: connect(url, pinned=True, long_work=True), make_transaction(ledger.kek), ledger.directories, uuid7
+    )
+    return (
+        probe(url, pulse), frozen.watch(ledger.connection), _listen(url, services.arrivals, changed, keys), services.tail.run(),
+        _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
+        _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
+        *_after_erasures(services, url, owner_url),
+    )  # fmt: skip
+
+
+def _after_erasures(services: Services, url: str, owner_url: str | None) -> tuple[Coroutine[None, None, None], ...]:
+    """What a process does after erasures: forget what it has in memory, and complete receipts."""
+
+    def forget(subjects: Collection[UUID]) -> None:
+        services.tail.forget(subjects)
+        services.group_names.forget(subjects)
+
+    ledger = services.ledger
+    owned = None if owner_url is None else (lambda: connect_owner(owner_url))
+    forgetting = Forgetting(ledger.connection, forget, services.erased)
+    aftercare = Aftercare(ledger, lambda: connect(url, long_work=True), owned, services.erased)
+    return forgetting.run(services.arrivals), aftercare.run()
 
 
 async def _wait_for_tasks(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:

@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from database.migrate import migrate
+from database.migrate import eraser_membership, migrate
 from runtime import embedded
 from tests.orphans import MARK, Watch
 
@@ -115,6 +115,10 @@ def prepare_template(url: str) -> None:
         for role in ("ledger_owner", "ledger_app"):
             if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'ledger_eraser'").fetchone() is None:
+            connection.execute("CREATE ROLE ledger_eraser NOLOGIN")
+        connection.execute(eraser_membership(connection.info.server_version))
+        connection.execute("GRANT EXECUTE ON FUNCTION pg_switch_wal() TO ledger_owner")
         owned = sql.SQL("ALTER DATABASE {} OWNER TO ledger_owner").format(sql.Identifier(connection.info.dbname))
         connection.execute(owned)
     migrate(make_conninfo(url, user="ledger_owner"))

@@ -421,6 +421,20 @@ export interface KeyRewrappedEvent extends Envelope {
   data: KeyRewrappedData | Withheld | Erased | Unreadable;
 }
 
+/** `hold.placed`, see docs/events.md. */
+export interface HoldPlacedEvent extends Envelope {
+  type: "hold.placed";
+  subject: HoldSubject;
+  data: HoldPlacedData | Withheld | Erased | Unreadable;
+}
+
+/** `hold.released`, see docs/events.md. */
+export interface HoldReleasedEvent extends Envelope {
+  type: "hold.released";
+  subject: HoldSubject;
+  data: HoldReleasedData | Withheld | Erased | Unreadable;
+}
+
 /** `key.destroyed`, see docs/events.md. */
 export interface KeyDestroyedEvent extends Envelope {
   type: "key.destroyed";
@@ -429,7 +443,7 @@ export interface KeyDestroyedEvent extends Envelope {
 }
 
 /** Why an event happened; later releases may add causes. */
-export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "operator";
+export type Cause = "idp" | "user_deactivated" | "user_reactivated" | "user_deleted" | "group_deleted" | "directory_closed" | "user_erased" | "operator";
 
 /** One path that changed, with its value before (absent: there was none) and after (absent: there is none). */
 export interface Change {
@@ -700,6 +714,42 @@ export interface GroupReference {
 /** The resource that the event is about; the group for memberships. */
 export interface GroupSubject {
   type: "Group";
+  id: string;
+}
+
+/** The user or group that a hold keeps from being erased. */
+export interface HeldSubject {
+  id: string;
+  type: "Group" | "User";
+}
+
+/** `until`: when the hold ends by itself; null if it does not. The matter is kept beside the log, so that it can be erased. */
+export interface HoldPlaced {
+  directory: string;
+  id: string;
+  subject: HeldSubject;
+  until: string | null;
+}
+
+export interface HoldPlacedData {
+  object: HoldPlaced;
+  changes: Array<Change>;
+}
+
+export interface HoldReleased {
+  directory: string;
+  id: string;
+  subject: HeldSubject;
+}
+
+export interface HoldReleasedData {
+  object: HoldReleased;
+  changes: Array<Change>;
+}
+
+/** The resource that the event is about; the group for memberships. */
+export interface HoldSubject {
+  type: "Hold";
   id: string;
 }
 
@@ -1087,6 +1137,8 @@ export type LedgerEvent =
   | DirectoryRateLimitChangedEvent
   | KeyRotatedEvent
   | KeyRewrappedEvent
+  | HoldPlacedEvent
+  | HoldReleasedEvent
   | KeyDestroyedEvent;
 
 /** The name of an event type. */

@@ -43,6 +43,8 @@ NOUNS: Final[Nouns] = {
     "parked": Noun("deliveries", "Parked deliveries.", "parked"),
     "replay": Noun("replay", "Rebuild or check the read models; send deliveries again."),
     "audit": Noun("audit", "Who had access, as of a time or a place in the log."),
+    "erase": Noun("erase", "Erase users and groups, with a receipt; look for what is left."),
+    "hold": Noun("hold", "Legal holds, which keep users and groups from being erased."),
     "requests": Noun("requests", "The journal of SCIM requests."),
 }
 DIRECTORY_NOUNS: Final[Nouns] = {

@@ -12,7 +12,7 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, Superseded, plain, print_list, print_rows, say
 from runtime.cli.progress import progress_bar
 from runtime.cli.wording import in_commands
-from runtime.exits import FINDING, CommandError
+from runtime.exits import ERASED, FINDING, CommandError
 
 app = new_group("Rebuild or check the read models; send deliveries again.")
 INTERRUPTED: Final = 130
@@ -62,17 +62,18 @@ def verify(*, as_json: AsJson = False) -> None:
     """
     from runtime.upkeep import verify_here
 
-    findings, total = verify_here(progress_bar)
+    findings, total, erased = verify_here(progress_bar)
     lines = [f"{finding.place}: {finding.problem}" for finding in findings]
     lines.append(
         "`scim-ledger replay rebuild` repairs read models. A difference in the log or a token means somebody changed it."
         if findings
         else f"Verified {total} events and the read models that follow from them: no difference."
+        + (f" The attributes of {erased} events were erased, as events say." if erased else "")
     )
-    report = {"events": total, "findings": [{"place": f.place, "problem": f.problem} for f in findings]}
+    report = {"events": total, "erased_bodies": erased, "findings": [{"place": f.place, "problem": f.problem} for f in findings]}
     say(as_json, report, "\n".join(lines))
-    if findings:
-        raise SystemExit(FINDING)
+    if findings or erased:
+        raise SystemExit(FINDING if findings else ERASED)
 
 
 # -- replay of deliveries -----------------------------------------------------

@@ -106,6 +106,14 @@ VERBS: Final[Mapping[str, Route]] = {
     "audit access": _get(f"{_AUDIT}/users/{{user}}/access"),
     "audit members": _get(f"{_AUDIT}/groups/{{group}}/members"),
     "audit diff": _get(f"{_AUDIT}/diff"),
+    "erase plan": _post(f"{_DIRECTORY}/erasures"),
+    "erase run": _post(f"{_DIRECTORY}/erasures"),
+    "erase list": _get(f"{_DIRECTORY}/erasures"),
+    "erase receipt": _get(f"{_DIRECTORY}/erasures/{{erasure}}"),
+    "hold place": _post(f"{_DIRECTORY}/holds"),
+    "hold list": _get(f"{_DIRECTORY}/holds"),
+    "hold show": _get(f"{_DIRECTORY}/holds/{{hold}}"),
+    "hold release": Route("DELETE", f"{_DIRECTORY}/holds/{{hold}}"),
     "requests list": _get("/v1/requests"),
 }
 # Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").

@@ -219,7 +219,7 @@ LISTS = {
     "doctor": (), "settings": (), "replay status": (), "events list": (), "consumer list": (), "token list": (), "client list": (), "key list": (), "directory list": (), "requests list": (),
     "replay list": (), "directory profile list": (), "directory schema list": ("acme",), "blocked list": ("{consumer}",), "parked list": ("{consumer}",),
     "consumer pull": ("{consumer}",), "audit population": ("acme",), "audit members": ("acme", "{group}"), "audit access": ("acme", "{user}"),
-    "audit diff": ("acme", "--from", "seq:1"), "user list": ("acme",), "group list": ("acme",),
+    "audit diff": ("acme", "--from", "seq:1"), "user list": ("acme",), "group list": ("acme",), "erase list": ("acme",), "hold list": ("acme",),
 }  # fmt: skip
 
 

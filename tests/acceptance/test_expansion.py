@@ -250,7 +250,9 @@ def test_what_was_erased_or_damaged_says_so(make_service: Callable[..., Service]
     running = embedded.running(service.data_dir / "postgres")
     assert running is not None
     with psycopg.connect(running.url("postgres", "ledger"), autocommit=True) as conn:
+        conn.execute("set role ledger_eraser")
         conn.execute("delete from ledger.subject_keys where obj = %s", (users[0],))
+        conn.execute("reset role")
         conn.execute("update ledger.subject_keys set wrapped = decode(repeat('00', 60), 'hex') where obj = %s", (users[1],))
     members = [event["data"]["member"] for event in named.read(directory=named.slug, types="group.member_added", expand="member")]
     found = {member["id"]: set(member) - {"type", "id"} for member in members}

@@ -205,6 +205,7 @@ def test_an_erased_body_is_distinguished_from_a_withheld_one(service: Service) -
     running = embedded.running(service.data_dir / "postgres")
     assert running is not None
     with psycopg.connect(running.url("postgres", "ledger"), autocommit=True) as conn:
+        conn.execute("set role ledger_eraser")
         conn.execute("delete from ledger.subject_keys where obj = %s", (user,))
     for role, expected in (("consumer", {"erased": True}), ("operator", {"withheld": True})):
         events, _ = _all(service, role, subject=user)

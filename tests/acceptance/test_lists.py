@@ -14,6 +14,7 @@ LISTS = (
     "/v1/requests", "/v1/tokens", "/v1/clients", "/v1/keys", "/v1/audit/acme/population", "/v1/audit/acme/diff?from=seq:1", "/v1/consumers/listed/blocked",
     "/v1/consumers/listed/parked", "/v1/consumers/listed/events", "/v1/audit/acme/users/{user}/access", "/v1/audit/acme/groups/{group}/members",
     "/v1/directories/acme/users", "/v1/directories/acme/groups",
+    "/v1/directories/acme/erasures", "/v1/directories/acme/holds",
 )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def cut_log(superuser_url: str, position: int) -> None:
     """
     with psycopg.connect(superuser_url, autocommit=True) as conn, conn.transaction():
         conn.execute("set local search_path to ledger")
-        for table in ("events", "commits", "bodies"):
+        for table in ("events", "commits", "bodies", "subject_keys"):
             _do(conn, "alter table {} disable trigger all", table)
         conn.execute(
             "delete from events e using commits c where c.position > %s and e.directory = c.directory and e.seq between c.seq and c.seq + c.size - 1",
@@ -80,8 +80,6 @@ def cut_log(superuser_url: str, position: int) -> None:
             "delete from bodies b where not exists (select from events e where e.directory = b.directory and e.seq = b.seq)"
         )
         conn.execute("delete from commits where position > %s", (position,))
-        for table in ("events", "commits", "bodies"):
-            _do(conn, "alter table {} enable always trigger append_only", table)
         for model in ("users", "groups", "memberships", "states"):
             conn.execute(
                 sql.SQL(
@@ -91,3 +89,7 @@ def cut_log(superuser_url: str, position: int) -> None:
         conn.execute(
             "delete from subject_keys k where not exists (select from events e where e.obj = k.obj) and not exists (select from directories d where d.uuid = k.obj)"
         )
+        for table in ("events", "commits", "bodies"):
+            _do(conn, "alter table {} enable always trigger append_only", table)
+        for table in ("bodies", "subject_keys"):
+            _do(conn, "alter table {} enable always trigger erased_only", table)

@@ -39,7 +39,8 @@ BODIES: dict[str, Any] = {
     "replays.create": {"consumer": "hook", "from": "beginning", "reason": "r"}, "directories.create": {"slug": "new"},
     "directories.close": {"reason": "r", "confirm": "own"}, "schemas.register": {"schema": {}},
     "profiles.try": {"profile": "okta", "directory": "own", "requests": [{"method": "POST", "path": "/Users", "body": {}}]},
-    "profiles.validate": {"profile": {}},
+    "profiles.validate": {"profile": {}}, "holds.place": {"subject": {"type": "User", "id": str(UUID(int=0))}, "matter": "m"},
+    "erasures.create": {"subject": {"type": "User", "id": str(UUID(int=0))}, "reason": "r"},
 }  # fmt: skip
 REFUSED = {"all": 403, "within": 403, "directory": 403, "consumer": 404, "replay": 404, "token": 404, "client": 404}
 

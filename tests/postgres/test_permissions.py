@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from urllib.parse import urlencode
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -183,7 +183,9 @@ class Cell:
     body: str | None = None
 
 
+NOBODY = {"type": "User", "id": str(UUID(int=0))}
 BODIES: dict[str, Any] = {
+    "erasures.create": {"subject": NOBODY, **REASON}, "holds.place": {"subject": NOBODY, "matter": "m"},
     "consumers.put": {"retry_schedule": [-1]}, "consumers.acknowledge": {"through": "c_"}, "consumers.seek": {"to": "now", "reason": "r", "dry_run": True},
     "consumers.rotate_secret": {}, "consumers.close_fork": REASON, "deliveries.act": REASON, "surges.set": {"per_hour": 5}, "surges.release": REASON,
     "schemas.register": {"schema": {}}, "profiles.set": {"profile": "nothing-of-that-name"}, "directories.create": {"slug": "Not a slug"},

@@ -29,6 +29,8 @@ BLOCKS = {
 OWNED = {
     "runtime.key_rotation", *(f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")),
 }  # fmt: skip  # the serving role may not swap tables, and not change keys
+ERASING = {"ledger.erasing:delete_bodies_of", "ledger.erasing:delete_keys_of"}  # run as ledger_eraser
+SWEEPING = {"operations.aftercare:switch_wal"}  # run as the owner, where the server allows it
 SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")
 
 # Statements that the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
@@ -36,8 +38,9 @@ WRITTEN = {
     "ledger.transaction": ("try_lock_directories lock_directories live_tokens insert_events lock_ledger insert_commits"),
     "ledger.state": (
         "tails names_taken users_state groups_state stream_tails wrapped_keys edges_open members_known members_of_group "
-        "groups_of_member"
+        "groups_of_member lock_subjects erasable erased_tails"
     ),
+    "ledger.erasing": "delete_requests_about forget_matters_about delete_bodies_of delete_keys_of insert_erasures",
     "ledger.writer": "commits_of_requests",
     "delivery.checkpoints": "share_consumers guard move_checkpoints delete_open insert_open update_open insert_revocation_acks move_replay_progress",
     "projections.current_state": (
@@ -48,6 +51,7 @@ WRITTEN = {
 # Statements of requests and feed pages, planned without pins.
 READ = {
     "ledger.tokens": "tokens_by_hash",
+    "ledger.receipts": "erasure_of erasure_by_id erasures_after erasures_incomplete erased_since last_number erased_among",
     "ledger.directories": "directory_by_slug",
     "ledger.feed": (
         "head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges event_at "
@@ -71,7 +75,7 @@ READ = {
     "projections.history": "point_at_time point_at_seq state_at members_at groups_at",
 }
 # Statements of a rebuild and a verification for each stretch of the log, with pinned plans.
-RECOMPUTED = {"replay.stretches": "events_with_keys versions_before commits_between"}
+RECOMPUTED = {"replay.stretches": "events_with_keys versions_before commits_between erased_of"}
 
 
 def listed(names: dict[str, str]) -> list[str]:
@@ -102,7 +106,9 @@ def is_definition(block: str) -> bool:
 
 
 def connect(ledger_url: str, block: str, settings: Mapping[str, str] = SERVING) -> Connection[TupleRow]:
-    owned = block.partition(":")[0] in OWNED
+    owned = block.partition(":")[0] in OWNED or block in SWEEPING
+    if block in ERASING:
+        settings = {**settings, "role": "ledger_eraser"}
     given = {name: value for name, value in settings.items() if not (owned and name == "role")}
     options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in given.items())
     return psycopg.connect(make_conninfo(ledger_url, user="ledger_owner" if owned else "ledger_app"), options=options)

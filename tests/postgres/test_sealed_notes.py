@@ -36,6 +36,7 @@ OURS = "one of a few words of ours"
 LABEL = "an operator's label, in clear and said to be so (SECURITY.md)"
 SETUP = "how data of a directory is shaped: no data (docs/concepts.md)"
 PUBLIC = "public keys, or where they are published: what anybody may know (docs/operations.md)"
+COUNTED = "numbers, ids, paths of attributes, and labels of consumers and tokens"
 COLUMNS = {
     "clients": {"name": LABEL, "auth": OURS, "jwks": PUBLIC, "jwks_uri": PUBLIC, "created_by": OURS},
     "consumers": {"name": SLUGS, "mode": OURS, "ordering": OURS, "directories": SLUGS, "types": SLUGS, "state": OURS},
@@ -43,6 +44,8 @@ COLUMNS = {
     "consumer_forks": {"common": SLUGS, "gone": SLUGS},
     "directories": {"slug": SLUGS, "profile": SLUGS},
     "directory_states": {"state": OURS},
+    "erasures": {"counts": COUNTED, "recipients": COUNTED, "mentions": COUNTED, "refused": OURS},
+    "holds": {"placed_by": OURS, "released_by": OURS},
     "extension_schemas": {"resource_type": OURS, "urn": SETUP, "document": SETUP},
     "key_epochs": {"provider": OURS, "root": "the name of a root key at its provider, such as an ARN: no data"},
     "migrations": {"name": OURS, "checksum": OURS},

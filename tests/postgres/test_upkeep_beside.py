@@ -36,7 +36,7 @@ async def verified(ledger: Ledger, owner_url: str) -> list[Finding]:
     """Run the check of `scim-ledger replay verify`."""
     async with ledger.services.ledger.connection() as serving:
         directories = await ledger.services.ledger.directories.all(serving)
-    findings, _ = await verify.verify(owner_url, KEK, directories, unheard)
+    findings, _, _ = await verify.verify(owner_url, KEK, directories, unheard)
     return findings
 
 

@@ -472,6 +472,22 @@ class KeyRewrappedEvent(Envelope):
     data: KeyRewrappedData | Withheld | Erased | Unreadable
 
 
+class HoldPlacedEvent(Envelope):
+    """`hold.placed`, see docs/events.md."""
+
+    type: Literal["hold.placed"]
+    subject: HoldSubject
+    data: HoldPlacedData | Withheld | Erased | Unreadable
+
+
+class HoldReleasedEvent(Envelope):
+    """`hold.released`, see docs/events.md."""
+
+    type: Literal["hold.released"]
+    subject: HoldSubject
+    data: HoldReleasedData | Withheld | Erased | Unreadable
+
+
 class KeyDestroyedEvent(Envelope):
     """`key.destroyed`, see docs/events.md."""
 
@@ -482,7 +498,7 @@ class KeyDestroyedEvent(Envelope):
 
 # Why an event happened; later releases may add causes.
 Cause: TypeAlias = Literal[
-    "idp", "user_deactivated", "user_reactivated", "user_deleted", "group_deleted", "directory_closed", "operator"
+    "idp", "user_deactivated", "user_reactivated", "user_deleted", "group_deleted", "directory_closed", "user_erased", "operator"
 ]
 
 # One path that changed, with its value before (absent: there was none) and after (absent: there is none).
@@ -763,6 +779,45 @@ class GroupSubject(TypedDict):
     """The resource that the event is about; the group for memberships."""
 
     type: Literal["Group"]
+    id: str
+
+
+class HeldSubject(TypedDict):
+    """The user or group that a hold keeps from being erased."""
+
+    id: str
+    type: Literal["Group", "User"]
+
+
+class HoldPlaced(TypedDict):
+    """`until`: when the hold ends by itself; null if it does not. The matter is kept beside the log, so that it can be erased."""
+
+    directory: str
+    id: str
+    subject: HeldSubject
+    until: str | None
+
+
+class HoldPlacedData(TypedDict):
+    object: HoldPlaced
+    changes: list[Change]
+
+
+class HoldReleased(TypedDict):
+    directory: str
+    id: str
+    subject: HeldSubject
+
+
+class HoldReleasedData(TypedDict):
+    object: HoldReleased
+    changes: list[Change]
+
+
+class HoldSubject(TypedDict):
+    """The resource that the event is about; the group for memberships."""
+
+    type: Literal["Hold"]
     id: str
 
 
@@ -1168,5 +1223,7 @@ Event: TypeAlias = (
     | DirectoryRateLimitChangedEvent
     | KeyRotatedEvent
     | KeyRewrappedEvent
+    | HoldPlacedEvent
+    | HoldReleasedEvent
     | KeyDestroyedEvent
 )

@@ -956,3 +956,21 @@ def test_json_of_an_event_that_is_no_longer_open_is_not_kept() -> None:
     assert request is not None
     w.backlog.fetched(request, [(n, EventId("acme", n, b"leaf"), None, b"x" * 10) for n in (1, 2)])
     assert (request.complete, w.backlog.json_held) == (True, 10)
+
+
+def test_what_was_rendered_or_answered_about_somebody_erased_is_forgotten() -> None:
+    """Only of the erased user, and only what was rendered before: the erased form of an event is kept, and its answers go too."""
+    w = world((CREATED, 0, False), (CREATED, 1, False), ordering="subject", batch_max=3)
+    w.arrive(e.MEMBER_ADDED.number, 1, group(0), user(0))
+    w.read(10)
+    request = w.backlog.next_request(w.now)
+    assert request is not None
+    for found in request.events:
+        found.exceptional = Exceptional(found.item.position, 1, found.item.seq, RETRYING, answer=b"Ada is unknown")
+    w.backlog.forget({user(0)}, lambda _subject, json: bool(json))
+    about = {found.item.position: (bool(found.json), found.exceptional.answer) for found in request.events if found.exceptional}
+    assert about == {1: (False, None), 2: (True, b"Ada is unknown")} | ({3: (True, None)} if 3 in about else {})
+    for found in request.events:
+        found.exceptional = None
+    w.backlog.forget({user(1)}, lambda _subject, _json: False, request.events)
+    assert all(found.json for found in request.events if found.item.obj == user(1))

@@ -61,7 +61,7 @@ def test_a_paused_or_closed_directory_accepts_no_command_of_an_idp(command: c.Co
 
 
 def test_the_list_above_has_every_command() -> None:
-    assert {type(command) for command in OF_AN_IDP} | {RecordFacts, CleanUp} == set(c.Command.__args__)
+    assert {type(command) for command in OF_AN_IDP} | {RecordFacts, CleanUp, c.Erase} == set(c.Command.__args__)
 
 
 @pytest.mark.parametrize("state", STATES)
