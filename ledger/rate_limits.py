@@ -26,8 +26,8 @@ def rate_limit_facts(directory: Directory, limit: RateLimit | None) -> RecordFac
     draft = Draft(
         DIRECTORY_RATE_LIMIT_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=Body(about, [change], directory.slug)
     )
-    stands = (SQL["rate_limit_unchanged"], (directory.id, *_row(before)))
-    store = (SQL["set_rate_limit"], (directory.id, *_row(limit))) if limit else (SQL["reset_rate_limit"], (directory.id,))
+    stands = (SQL["rate_limit_unchanged"], (directory.id, *_limit_row(before)))
+    store = (SQL["set_rate_limit"], (directory.id, *_limit_row(limit))) if limit else (SQL["reset_rate_limit"], (directory.id,))
     return RecordFacts((draft,), (store, WAKE), stands=stands)
 
 
@@ -35,5 +35,5 @@ def _shown(limit: RateLimit | None) -> dict[str, Any] | None:
     return None if limit is None else {"per_second": limit.per_second, "burst": limit.burst}
 
 
-def _row(limit: RateLimit | None) -> tuple[int | None, int | None]:
+def _limit_row(limit: RateLimit | None) -> tuple[int | None, int | None]:
     return (None, None) if limit is None else (limit.per_second, limit.burst)

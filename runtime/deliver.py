@@ -136,15 +136,11 @@ async def open_worker(
         uuid4(), pool.connection, directories, make_dispatcher, act, tail, changes, limits, timeout_s, uuid4, forks, steady, tuple(transports),
     )  # fmt: skip
 
-    background = [
-        asyncio.create_task(probe(url, pool.pulse)),
-        asyncio.create_task(frozen.watch(pool.connection)),
-        asyncio.create_task(tail.run()),
-        asyncio.create_task(erased.run(hints)),
-        asyncio.create_task(recording.run()),
-        asyncio.create_task(_listen_for_changes(url, changes, keys)),
-        asyncio.create_task(_listen_for_events(url, hints, tail)),
-    ]
+    works = (
+        probe(url, pool.pulse), frozen.watch(pool.connection), tail.run(), erased.run(hints), recording.run(),
+        _listen_for_changes(url, changes, keys), _listen_for_events(url, hints, tail),
+    )  # fmt: skip
+    background = [asyncio.create_task(work) for work in works]
     try:
         yield worker
     finally:
