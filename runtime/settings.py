@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         return self.kek_file or self.data_dir / "kek"
 
     @property
+    def erasure_list_path(self) -> Path:
+        """The list of erasures: beside the key, because it must outlive a restore of the database as the key does."""
+        return self.kek_path.with_name(self.kek_path.name + ".erasures")
+
+    @property
     def first_run_path(self) -> Path:
         return self.data_dir / "first-run.json"
 

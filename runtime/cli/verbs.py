@@ -114,7 +114,7 @@ VERBS: Final[Mapping[str, Route]] = {
 }
 # Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").
 LOCAL: Final = frozenset(
-    {"serve", "migrate", "backup", "restore", "settings", "demo", "completion", "replay rebuild", "replay verify"}
+    {"serve", "migrate", "backup", "restore", "settings", "demo", "completion", "replay rebuild", "replay verify", "erase scan"}
 )
 # Further routes of a verb, under a name that is no command -> the verb.
 PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}
