@@ -23,8 +23,10 @@ from api import (
     events,
     health,
     holds,
+    keys,
     oauth,
     profiles,
+    rate_limits,
     replays,
     requests,
     resources,
@@ -54,8 +56,8 @@ from operations.idempotency import AnsweredBeforeError
 from scim.mistakes import Mistake, mistake_in
 
 _PARTS = (
-    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, erasures, holds, tokens,
-    clients, oauth, event_schemas, asyncapi,
+    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, rate_limits, directories, resources, erasures, holds,
+    tokens, clients, oauth, keys, event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")
 

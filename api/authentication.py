@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
+from api.metrics import count_slowed
 from api.strangers import Strangers
 from database.coalesce import Coalescer
 from ledger.clocks import microseconds
@@ -16,6 +17,10 @@ from scim.errors import TooManyRequests, Unauthorized
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
 _SLOWED: Final = "Too many requests without a valid token came from this address. Check the token, then try again."
 KNOWN_MAX: Final = 10_000  # tokens in memory, about 1 KB each; the least recently used is dropped first
+
+
+class SlowedError(TooManyRequests):
+    """429: the credential is none, or is not valid, and its address has failed too often."""
 
 
 class Authentication:
@@ -56,9 +61,12 @@ class Authentication:
         self._remember(hashed, token)
         return token
 
-    def _refused(self, address: str, why: Unauthorized) -> Unauthorized | TooManyRequests:
+    def _refused(self, address: str, why: Unauthorized) -> Unauthorized | SlowedError:
         wait = self.strangers.failed(address)
-        return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
+        if not wait:
+            return why
+        count_slowed()
+        return SlowedError(_SLOWED, retry_after=wait)
 
     async def current(self, hashed: bytes) -> Token | None:
         """The token of an admitted request, if it is still valid. Concurrent calls share one query."""

@@ -22,8 +22,8 @@ _TAGS: Final = {
     "events": "The feed: every change, in order.", "snapshot": "All state of a directory, to begin with.",
     "consumers": "Named readers of the feed, whose place the ledger keeps.", "deliveries": "Deliveries that failed, and what to do about them.",
     "replays": "Send events again.", "surges": "The surge brake of a directory.", "erasures": "Erase users and groups.", "holds": "Legal holds, which keep from erasing.", "requests": "The journal of SCIM requests.",
-    "schemas": "Extension schemas of a directory.", "profiles": "How kinds of IdP write SCIM.", "directories": "Connections of IdPs.", "users": "The current users of a directory.", "groups": "The current groups of a directory.",
-    "tokens": "Bearer tokens.", "clients": "OAuth 2.0 clients of IdPs.", "oauth": "Where they get access tokens.", "audit": "Past states.", scim.TAG: "What IdPs write and read (RFC 7644).",
+    "schemas": "Extension schemas of a directory.", "profiles": "How kinds of IdP write SCIM.", "rate_limits": "How many SCIM requests a directory may send.", "directories": "Connections of IdPs.", "users": "The current users of a directory.", "groups": "The current groups of a directory.",
+    "tokens": "Bearer tokens.", "clients": "OAuth 2.0 clients of IdPs.", "oauth": "Where they get access tokens.", "keys": "Key epochs.", "audit": "Past states.", scim.TAG: "What IdPs write and read (RFC 7644).",
 }  # fmt: skip
 _PROBLEM: Final = "#/components/schemas/Problem"
 _SECURITY: Final = [{"bearer": list[str]()}]

@@ -23,7 +23,7 @@ from database.connections import Pool
 from database.faults import Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.ids import DirectoryNumber
-from ledger.sealing import Kek, NoteKind, seal_note
+from ledger.sealing import REFUSAL_MARK, Kek, NoteKind, seal_note
 from scim.mistakes import Mistake
 
 SQL: Final = load_queries(__file__)
@@ -34,7 +34,6 @@ DAYS_KEPT: Final = 30
 PRUNE_BATCH: Final = 10_000
 PRUNE_INTERVAL_S: Final = 3_600.0
 MARK_BYTES: Final = 16  # bytes of the keyed hash, enough to avoid collisions
-_REASON: Final = b"scim-ledger/journal-reason/v1\0"
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _log = structlog.get_logger("api.journal")
 
@@ -172,7 +171,7 @@ class Journal:
         if entry.detail is None:
             return None
         said = f"{entry.directory} {_ID.sub('id', entry.detail)}".encode("utf-8", "surrogatepass")
-        return self._kek.mac(_REASON, said)[:MARK_BYTES]
+        return self._kek.mac(REFUSAL_MARK, said)[:MARK_BYTES]
 
     def _columns(self, batch: Sequence[Entry]) -> tuple[Any, ...]:
         return (

@@ -54,6 +54,14 @@ _SCIM = Counter(
 )
 
 
+_RATE_LIMITED = Counter(
+    "ledger_scim_rate_limited", "SCIM requests above the limit of their directory, answered 429", ["directory"], registry=NAMED
+)
+_SLOWED_DOWN = Counter(
+    "ledger_http_slowed", "Requests without a valid token, answered 429 because their address failed too often", registry=REGISTRY
+)
+
+
 @dataclass(eq=False, slots=True)
 class ConsumerSeconds(Collector):
     """A histogram of seconds by consumer. One `observe` costs a quarter of the library's, and a batch makes one for each event."""
@@ -112,6 +120,16 @@ def observe_scim(directory: str, method: str, route: str, status: int) -> None:
         operation = f"{key[1]} /{route.partition('/v2')[2].removeprefix('/')}"
         found = _scim_children[key] = _SCIM.labels(directory, operation, f"{status // 100}xx")
     found.inc()
+
+
+def count_rate_limited(directory: str) -> None:
+    """Count a request above the limit of its directory."""
+    _RATE_LIMITED.labels(directory).inc()
+
+
+def count_slowed() -> None:
+    """Count a request that was slowed because its address failed too often."""
+    _SLOWED_DOWN.inc()
 
 
 def observe_batch(commands: int, seconds: float) -> None:

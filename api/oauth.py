@@ -26,6 +26,7 @@ from operations.oauth import (
     grant,
 )
 from operations.refusals import NotFoundError
+from scim.errors import TooManyRequests
 
 TOKEN_PATH: Final = "/oauth/{directory}/token"  # noqa: S105  # a path
 _GRANT: Final = "client_credentials"
@@ -130,12 +131,15 @@ def routes(services: Services) -> APIRouter:
             await _admit(services, request)
             if not _SLUG.fullmatch(directory):
                 raise InvalidClientError
-            granted = await grant(services.ledger, key_sets, endpoint_of(services.base_url, directory), sent)
+            endpoint = endpoint_of(services.base_url, directory)
+            granted = await grant(services.ledger, key_sets, endpoint, sent, services.rates.check)
         except InvalidClientError as nobody:
             return _answer(_failed(services, request, str(nobody)))
         except TooManyAssertionsError:
             why = "Too many assertions of this client are in use: use an access token until it expires, and a short `exp`."
             return _answer(_busy(why, 60))
+        except TooManyRequests as often:  # of the whole directory: nobody without a valid client gets here
+            return _answer(_busy(often.detail, often.retry_after))
         except _RefusedError as refused:
             return _answer(refused)
         services.authentication.used[granted.client] = Use(TOKEN_PATH, address_of(request.scope))

@@ -8,6 +8,7 @@ from uuid import UUID
 from api.authentication import Authentication
 from api.journal import Journal
 from api.mistakes import Mistakes
+from api.rates import Rates
 from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from ledger.directories import Directory
@@ -54,6 +55,7 @@ class Services:
     webhooks: Webhooks
     journal: Journal
     mistakes: Mistakes
+    rates: Rates
     scrapes: Scrapes
     readiness: Readiness
     erased: asyncio.Event = field(default_factory=asyncio.Event)  # something was erased here: its receipt is to be completed

@@ -26,6 +26,7 @@ from bench import (
     rows_create,
     rows_delivery,
     rows_groups,
+    rows_keys,
     rows_log,
     rows_members,
     rows_reads,
@@ -37,7 +38,7 @@ from bench.dataset import Dataset
 from bench.environment import ROOT, Stage
 from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes
 
-ROWS = tuple(range(1, 21))
+ROWS = tuple(range(1, 22))
 
 
 def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int, Exception], None]) -> list[Figure]:
@@ -60,6 +61,7 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
         (19, lambda: rows_surge.surge(stage, sizes)),
         (13, lambda: rows_storm.storm(stage, sizes)),
         (14, lambda: rows_storm.journal(stage, sizes)),
+        (21, lambda: rows_keys.rewrapping(stage, sizes)),
         (10, growth),
         (3, lambda: rows_groups.one_member(data)),
         (4, lambda: rows_groups.one_group(data)),

@@ -103,6 +103,16 @@ AWAY: Final = Deadline(
 PROBE: Final = Deadline(
     1, "between two checks whether a database that was away is back, or a session is frozen", "the next check"
 )
+ROOT_KEY: Final = Deadline(
+    12,
+    "the provider of a root key: AWS KMS, Vault",
+    "at the start the service ends and says so; later the epoch is loaded at the next look",
+)
+ROTATED: Final = Deadline(
+    60,
+    "all processes, until they have loaded a new key epoch or let an old one go",
+    "`key` ends, names them, and goes on when it is run again",
+)
 LISTEN: Final = Deadline(5, "a notification", "the connection is checked with a query")
 HEARTBEAT: Final = Deadline(15, "the next sign of life of a serving or delivery process", "it is killed and replaced")
 FIRST_HEARTBEAT: Final = Deadline(60, "the first sign of life of such a process", "it is killed and replaced")

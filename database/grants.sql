@@ -2,6 +2,8 @@
 revoke all on all tables in schema ledger from ledger_app;
 grant usage on schema ledger to ledger_app;
 grant select, insert on events, commits, bodies, subject_keys, ledger to ledger_app;  -- append-only is a grant
+grant select, insert on key_epochs, domain_keys to ledger_app;  -- at the first start; the owner rotates
+grant update (active_at, rewrapped_at, destroyed_at) on key_epochs to ledger_app;  -- in the commit of the event
 grant select on migrations to ledger_app;
 grant select, insert on erasures, holds to ledger_app;
 grant update (recipients, mentions, vacuumed_at, wal_switched_at, refused, completed_at) on erasures to ledger_app;
@@ -45,6 +47,10 @@ grant update (happened, at) on revocation_acks to ledger_app;  -- where another 
 grant delete on replay_progress to ledger_app;
 grant update (done, through, ahead, at, moves) on replay_progress to ledger_app;
 grant update (per_hour, action, released) on surge_limits to ledger_app;
+grant select, insert, delete on rate_limits to ledger_app;
+grant update (per_second, burst) on rate_limits to ledger_app;
+grant select, insert on sent_requests to ledger_app;
+grant update (spent, at) on sent_requests to ledger_app;
 grant select, insert, delete on idempotent_requests to ledger_app;  -- pruned after a day
 grant update (request, begun_at, over, answer) on idempotent_requests to ledger_app;
 grant select, truncate on unsealed_notes to ledger_app;  -- what an earlier release kept in clear, sealed at the first start of this one

@@ -45,6 +45,17 @@ WATCHING: Final = AdvisoryLock(
 CLEANING: Final = AdvisoryLock(
     5, "0", "the clean-up of closed directories", "", "one serving process, while there is something to clean up", Held.SESSION, key=0
 )  # fmt: skip
+ROTATING: Final = AdvisoryLock(
+    10, "0", "the key epochs: making, moving into and destroying them", "", "`key rotate`, `key rewrap`, `key destroy`", Held.SESSION, key=0,
+)  # fmt: skip
+UNKNOWN_EPOCH: Final = AdvisoryLock(
+    11, "the number of a key epoch", "that no process seals in it before all can open it", "every process that does not know it yet",
+    "`key rotate`, for a moment", Held.SESSION,
+)  # fmt: skip
+SEALING: Final = AdvisoryLock(
+    12, "the number of a key epoch", "that it is not destroyed while a process seals in it", "every process that seals in it",
+    "`key rewrap` and `key destroy`, for a moment", Held.SESSION,
+)  # fmt: skip
 AFTERCARE: Final = AdvisoryLock(
     9, "0", "what follows an erasure: vacuuming, and completing its receipt", "", "one serving process, while a receipt is not complete", Held.SESSION, key=0,
 )  # fmt: skip

@@ -80,6 +80,29 @@ create table ledger (
 );
 grant select, insert on ledger to ledger_app;
 
+-- key_epochs: the key-encryption keys, each wrapped by a root key that stands outside the database. `wrapped` is null once the epoch is
+-- destroyed, and its root key is destroyed too, so that the row in an older backup cannot be opened.
+create table key_epochs (
+    epoch        int primary key check (epoch > 0),
+    kek_id       bytea not null,
+    provider     text not null check (provider in ('file', 'env', 'pkcs11', 'aws-kms', 'vault')),
+    root         text not null,                 -- which of the provider's keys
+    wrapped      bytea,
+    made_at      timestamptz not null default clock_timestamp(),
+    active_at    timestamptz,                   -- since when it seals; null until all processes have it
+    rewrapped_at timestamptz,                   -- when nothing of earlier epochs was left
+    destroyed_at timestamptz
+);
+grant select, insert on key_epochs to ledger_app;
+grant update (active_at, rewrapped_at, destroyed_at) on key_epochs to ledger_app;
+
+-- domain_keys: the keys of MACs by domain, wrapped as keys of resources are. They stay the same in all epochs.
+create table domain_keys (
+    domain  bytea primary key,
+    wrapped bytea not null
+);
+grant select, insert on domain_keys to ledger_app;
+
 -- These triggers refuse changes even for a superuser and with session_replication_role = replica (ENABLE ALWAYS); grants would not.
 create function refuse_change() returns trigger language plpgsql as $$
 begin
@@ -663,6 +686,25 @@ create table idempotent_requests (
 create index idempotent_requests_begun on idempotent_requests (begun_at);
 grant select, insert, delete on idempotent_requests to ledger_app;
 grant update (request, begun_at, over, answer) on idempotent_requests to ledger_app;
+
+-- rate_limits: how many SCIM requests a directory may send, where an operator set it; without a row its profile says it.
+create table rate_limits (
+    directory  int primary key references directories,
+    per_second int not null check (per_second >= 25),
+    burst      int not null check (burst >= per_second)
+);
+grant select, insert, delete on rate_limits to ledger_app;
+grant update (per_second, burst) on rate_limits to ledger_app;
+
+-- sent_requests: how many requests of each directory with a limit count against it, at the time of the newest. Losing it costs nobody
+-- anything: a limit begins anew. So it is not logged, and counting waits for no disk.
+create unlogged table sent_requests (
+    directory int primary key references directories,
+    spent     double precision not null,        -- requests of the burst that are used, as of `at`
+    at        timestamptz not null
+) with (fillfactor = 50);
+grant select, insert on sent_requests to ledger_app;
+grant update (spent, at) on sent_requests to ledger_app;
 
 
 -- 8 The schema itself ----------------------------------------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ import orjson
 
 from ledger.clocks import EPOCH, microseconds
 from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED
-from ledger.sealing import Kek
+from ledger.sealing import TOKEN_SEAL, Kek
 
-_DOMAIN: Final = b"scim-ledger/token-seal/v1\0"
 Bound = TypeVar("Bound")  # a row that is checked against the log
 STATES: Final = ("active", "overlapping", "expired", "revoked")
 
@@ -88,7 +87,7 @@ def seal_of(kek: Kek, row: TokenRow) -> bytes:
         str(row.id), row.hash.hex(), row.role, row.name, row.directories, row.types, row.consumers, row.bodies, row.created_by,
         _id_text(row.supersedes), _id_text(row.superseded_by), microseconds(row.expires_at),
     ]  # fmt: skip
-    return kek.mac(_DOMAIN, orjson.dumps(granted))
+    return kek.mac(TOKEN_SEAL, orjson.dumps(granted))
 
 
 def _id_text(token: UUID | None) -> str | None:

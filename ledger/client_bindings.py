@@ -15,10 +15,8 @@ import orjson
 
 from ledger.clocks import EPOCH, microseconds
 from ledger.events import CLIENT_CREATED, CLIENT_REVOKED
-from ledger.sealing import Kek
+from ledger.sealing import ACCESS_SEAL, CLIENT_SEAL, Kek
 
-_CLIENT: Final = b"scim-ledger/client-seal/v1\0"
-_ACCESS: Final = b"scim-ledger/access-token-seal/v1\0"
 CLIENT_STATES: Final = ("active", "overlapping", "revoked")
 
 
@@ -113,7 +111,7 @@ def seal_of_client(kek: Kek, row: ClientRow) -> bytes:
         str(row.id), row.directory, row.name, row.auth, _hex(row.secret), _hex(row.former), until, row.jwks, row.jwks_uri, row.created_by,
         row.rotations,
     ]  # fmt: skip
-    return kek.mac(_CLIENT, orjson.dumps(granted))
+    return kek.mac(CLIENT_SEAL, orjson.dumps(granted))
 
 
 def _hex(value: bytes | None) -> str | None:
@@ -131,7 +129,7 @@ def sealed_access(kek: Kek, row: AccessRow) -> AccessRow:
 
 
 def _seal_of_access(kek: Kek, row: AccessRow) -> bytes:
-    return kek.mac(_ACCESS, orjson.dumps([str(row.id), row.hash.hex(), str(row.client.id), microseconds(row.expires_at)]))
+    return kek.mac(ACCESS_SEAL, orjson.dumps([str(row.id), row.hash.hex(), str(row.client.id), microseconds(row.expires_at)]))
 
 
 @lru_cache(maxsize=1_024)

@@ -40,6 +40,7 @@ from ledger.events import (
     DIRECTORY,
     DIRECTORY_DELETED,
     DIRECTORY_PROFILE_CHANGED,
+    DIRECTORY_RATE_LIMIT_CHANGED,
     DIRECTORY_SCHEMA_REGISTERED,
     DIRECTORY_WAS_CLOSED,
     GROUP,
@@ -179,7 +180,7 @@ def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> No
         raise Forbidden(CLOSED_SAYS)
 
 
-_PROFILE_CHANGES: Final = {DIRECTORY_PROFILE_CHANGED, DIRECTORY_SCHEMA_REGISTERED}
+_PROFILE_CHANGES: Final = {DIRECTORY_PROFILE_CHANGED, DIRECTORY_SCHEMA_REGISTERED, DIRECTORY_RATE_LIMIT_CHANGED}
 
 
 def _changes_profile(command: Command) -> bool:

@@ -14,8 +14,9 @@ from ledger.ids import DirectoryNumber, DirectoryUuid, Slug
 from ledger.sealing import Kek, unwrap_key
 from scim.extension import read_extension
 from scim.leniency import Leniency
-from scim.profile import Profile, ProfileError, UnknownProfileError, own_profile, profile_of
+from scim.profile import Profile, ProfileError, RateLimit, UnknownProfileError, own_profile, profile_of
 from scim.schema import GROUP, USER, ResourceType, with_extension
+from scim.strictness import Strictness, strict_type
 
 SQL = load_queries(__file__)
 WAKE: Final = (SQL["wake_directories"], ())  # the statement that tells all processes to look at the directories again
@@ -40,6 +41,7 @@ class Directory:
     group_type: ResourceType = field(default=GROUP, repr=False)
     state: str = ACTIVE  # as this process last saw it; the write transaction reads it again and decides by that
     since: int = 0  # when the state began, µs since the epoch; 0 if it was always `active`
+    own_rate_limit: RateLimit | None = None  # the one that an operator set
 
     def typed(self, kind: ResourceType) -> ResourceType:
         """The resource type with the extensions of this directory."""
@@ -51,24 +53,34 @@ class Directory:
         return self.state in {CLOSED, DELETED}
 
     def leniency(self) -> Leniency:
-        """The tolerances of its profile, for one request."""
-        return Leniency(self.profile.tolerances)
+        """The tolerances of its profile, and its strictness, for one request."""
+        return Leniency(self.profile.tolerances, self.profile.strictness)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The limit of its SCIM requests: the one that an operator set, else that of its profile; None: there is none."""
+        return self.own_rate_limit or self.profile.file.rate_limit
 
 
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
-    number, uuid, slug, profile, index_key, created_at, schemas, own, state, since = row
+    number, uuid, slug, profile, index_key, created_at, schemas, own, state, since, *limit = row
     opened = unwrap_key(kek, index_key, directory=uuid, obj=uuid)
-    created = microseconds(created_at)
-    return Directory(number, uuid, slug, _profile(slug, profile, own), opened, created, schemas, *types_of(schemas), state, since)
+    created, found = microseconds(created_at), _profile(slug, profile, own)
+    types = types_of(schemas, found.strictness)
+    return Directory(number, uuid, slug, found, opened, created, schemas, *types, state, since, _limit(*limit))
+
+
+def _limit(per_second: int | None, burst: int | None) -> RateLimit | None:
+    return None if per_second is None or burst is None else RateLimit(per_second=per_second, burst=burst)
 
 
 @lru_cache(maxsize=1024)
-def types_of(schemas: str) -> tuple[ResourceType, ResourceType]:
-    """User and Group with the registered extensions. Equal texts give the same objects, because caches are keyed by them."""
+def types_of(schemas: str, strictness: frozenset[Strictness] = frozenset()) -> tuple[ResourceType, ResourceType]:
+    """User and Group with the registered extensions, as a profile reads them. Equal arguments give the same objects, which key caches."""
     types = {USER.name: USER, GROUP.name: GROUP}
     for name, document in json.loads(schemas):
         types[name] = with_extension(types[name], read_extension(document))
-    return types[USER.name], types[GROUP.name]
+    return strict_type(types[USER.name], strictness), strict_type(types[GROUP.name], strictness)
 
 
 def _profile(slug: Slug, profile: str, own: str | None) -> Profile:
@@ -93,8 +105,13 @@ def insertion(directory: Directory, wrapped: bytes) -> tuple[LiteralString, tupl
     return SQL["insert_directory"], (directory.id, directory.uuid, directory.slug, directory.profile.text, wrapped)
 
 
+def _changing(directory: Directory) -> tuple[str, str, str, int, RateLimit | None]:
+    """What of a directory can change."""
+    return directory.profile.text, directory.schemas, directory.state, directory.since, directory.own_rate_limit
+
+
 class Directories:
-    """A cache of the directories by slug and by number. Only profile, schemas and state can change; `refresh` updates them."""
+    """A cache of the directories by slug and by number. Profile, schemas, state and rate limit can change; `refresh` updates them."""
 
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
@@ -146,20 +163,22 @@ class Directories:
             return
         rows = await (await conn.execute(SQL["profiles_all"])).fetchall()
         self._forget_others({number: uuid for number, *_, uuid in rows})
-        for number, profile, schemas, own, state, since, _ in rows:
-            known = self._by_id.get(number)
-            if known is None or (known.profile.text, known.schemas, known.state, known.since) == (profile, schemas, state, since):
+        for number, profile, schemas, own, state, since, per_second, burst, _ in rows:
+            known, limit = self._by_id.get(number), _limit(per_second, burst)
+            if known is None or _changing(known) == (profile, schemas, state, since, limit):
                 continue
             try:
-                user, group = types_of(schemas)
+                found = _profile(known.slug, profile, own)
+                user, group = types_of(schemas, found.strictness)
                 changed = replace(
                     known,
-                    profile=_profile(known.slug, profile, own),
+                    profile=found,
                     schemas=schemas,
                     user_type=user,
                     group_type=group,
                     state=state,
                     since=since,
+                    own_rate_limit=limit,
                 )
             except UnknownProfileError:
                 self._by_slug.pop(known.slug, None)

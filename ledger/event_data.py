@@ -133,6 +133,13 @@ class SchemaRegistered(DirectoryFacts):
     resource_type: str
 
 
+class RateLimitChanged(DirectoryFacts):
+    """The limit of SCIM requests that an operator set; without `per_second` and `burst` it is that of the profile again."""
+
+    per_second: NotRequired[FromOne]
+    burst: NotRequired[FromOne]
+
+
 class TokenFacts(TypedDict):
     id: Id
     name: str
@@ -197,6 +204,22 @@ class ClientRotated(ClientFacts):
 
 class ClientRevoked(ClientFacts):
     reason: NotRequired[str]
+
+
+class KeyEpochFacts(TypedDict):
+    """A key epoch. `root_key`: the name of its root key at `provider`."""
+
+    epoch: int
+    provider: str
+    root_key: str
+    key_id: str
+
+
+class KeyRewrapped(KeyEpochFacts):
+    """What was moved into the epoch: wrapped keys and sealed texts."""
+
+    keys: int
+    notes: int
 
 
 class NamedConsumer(TypedDict):

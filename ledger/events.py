@@ -24,6 +24,9 @@ from ledger.event_data import (
     ForkClosed,
     HoldPlaced,
     HoldReleased,
+    KeyEpochFacts,
+    KeyRewrapped,
+    RateLimitChanged,
     ReplayFailed,
     ReplayProgress,
     ReplayStarted,
@@ -41,7 +44,7 @@ from ledger.event_data import (
 from ledger.ids import DirectoryNumber, Seq
 
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
-CLIENT, CONSUMER, REPLAY, SURGE, HOLD = "Client", "Consumer", "Replay", "Surge", "Hold"
+CLIENT, CONSUMER, HOLD, KEY, REPLAY, SURGE = "Client", "Consumer", "Hold", "Key", "Replay", "Surge"
 MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
 MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items()}
 
@@ -167,9 +170,13 @@ CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NO
 REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT, ReplayFailed)
 DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50, DIRECTORY, Effect.NOTHING, NO_FACT, ClockAccepted)
 DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIRECTORY, Effect.NOTHING, NO_FACT, SchemaRegistered)
+DIRECTORY_RATE_LIMIT_CHANGED = EventType("directory.rate_limit_changed", 57, DIRECTORY, Effect.NOTHING, NO_FACT, RateLimitChanged)
 CLIENT_CREATED = EventType("client.created", 53, CLIENT, Effect.NOTHING, NO_FACT, ClientCreated)
 CLIENT_ROTATED = EventType("client.rotated", 54, CLIENT, Effect.NOTHING, NO_FACT, ClientRotated)
 CLIENT_REVOKED = EventType("client.revoked", 55, CLIENT, Effect.NOTHING, NO_FACT, ClientRevoked)
+KEY_ROTATED = EventType("key.rotated", 58, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
+KEY_REWRAPPED = EventType("key.rewrapped", 59, KEY, Effect.NOTHING, NO_FACT, KeyRewrapped)
+KEY_DESTROYED = EventType("key.destroyed", 62, KEY, Effect.NOTHING, NO_FACT, KeyEpochFacts)
 HOLD_PLACED = EventType("hold.placed", 60, HOLD, Effect.NOTHING, NO_FACT, HoldPlaced)
 HOLD_RELEASED = EventType("hold.released", 61, HOLD, Effect.NOTHING, NO_FACT, HoldReleased)
 

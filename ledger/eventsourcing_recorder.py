@@ -7,7 +7,6 @@ originator_id = resource id, originator_version = rv, notification id = position
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event, Thread, current_thread
 from typing import Any, ClassVar, Final, NoReturn
 from uuid import UUID
@@ -38,7 +37,9 @@ from database.queries import load_queries
 from ledger.cursor import START, Anchor
 from ledger.events import BY_TOPIC, EVENT_TYPES
 from ledger.ids import DirectoryNumber, DirectoryUuid, Position, Seq
+from ledger.key_epochs import kek_at
 from ledger.rendering import DAMAGED, UNREADABLE
+from ledger.root_keys.opening import root_keys
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.leaf import encode_leaf, leaf_hash
 
@@ -320,17 +321,20 @@ class LedgerMapper(Mapper[UUID]):
 
 
 class LedgerFactory(InfrastructureFactory[TrackingRecorder]):
-    """Makes the ledger a persistence module of the library: PERSISTENCE_MODULE=ledger.eventsourcing_recorder, DATABASE_URL, KEK_FILE.
+    """Makes the ledger a persistence module of the library.
 
-    In an application class named `Ledger` these are read as LEDGER_DATABASE_URL and LEDGER_KEK_FILE, as the service does.
+    Its settings: PERSISTENCE_MODULE=ledger.eventsourcing_recorder, DATABASE_URL, and ROOT_KEY or KEK_FILE.
+
+    In an application class named `Ledger` these are read as LEDGER_DATABASE_URL, LEDGER_ROOT_KEY and LEDGER_KEK_FILE, as the service does.
     """
 
     def application_recorder(self) -> LedgerRecorder:
-        """Raises EnvironmentError if a variable is missing, ValueError if the file holds no key."""
-        url, path = self.env.get("DATABASE_URL"), self.env.get("KEK_FILE")
-        if not url or not path:
-            raise OSError("DATABASE_URL and KEK_FILE are needed to read the ledger.")
-        return LedgerRecorder(url, Kek.read(Path(path).read_text(encoding="ascii")))
+        """Raises EnvironmentError if a variable is missing, RootKeyError if the root key does not open the ledger's keys."""
+        url, file = self.env.get("DATABASE_URL"), self.env.get("KEK_FILE")
+        place = self.env.get("ROOT_KEY") or (file and f"file:{file}")
+        if not url or not place:
+            raise OSError("DATABASE_URL, and ROOT_KEY or KEK_FILE, are needed to read the ledger.")
+        return LedgerRecorder(url, kek_at(url, root_keys(place, self.env)))
 
     def mapper(self, transcoder: Any = None, mapper_class: Any = None) -> Any:
         """The ledger's mapper; the arguments are ignored."""

@@ -11,6 +11,7 @@ from ledger.lifecycle import check_open
 from ledger.refused import RefusedError, StateError
 from scim.errors import ScimError
 from scim.extension import TYPES_BY_NAME, read_extension
+from scim.strictness import check_extension
 
 SQL = load_queries(__file__)
 
@@ -30,12 +31,13 @@ def registered(directory: Directory) -> list[RegisteredSchema]:
 def schema_facts(directory: Directory, resource_type: str, document: dict[str, Any]) -> RecordFacts | None:
     """The act that registers an extension schema; None if the same schema is registered already.
 
-    Raises RefusedError if the document is no valid schema, StateError if its id is taken or the directory is closed.
+    Raises RefusedError if the document is no valid schema, or one that the directory's profile does not take, StateError if its id is taken or the directory is closed.
     """
     if resource_type not in TYPES_BY_NAME:
         raise RefusedError(f"The resource type is one of {', '.join(TYPES_BY_NAME)}.")
     try:
         extension = read_extension(document)
+        check_extension(extension, directory.profile.strictness)
     except ScimError as wrong:
         raise RefusedError(wrong.detail) from wrong
     for known in registered(directory):

@@ -7,9 +7,23 @@ from database.queries import load_queries
 from ledger.commands import RecordFacts
 from ledger.directories import WAKE, Directory
 from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
+from ledger.extension_schemas import registered
 from ledger.lifecycle import check_open
 from ledger.refused import RefusedError, StateError
-from scim.profile import NAME_SHOWN_MAX, Profile, ProfileError, UnknownProfileError, is_shipped, own_profile, profile_of, shipped
+from scim.errors import ScimError
+from scim.extension import read_extension
+from scim.profile import (
+    NAME_SHOWN_MAX,
+    Profile,
+    ProfileError,
+    UnknownProfileError,
+    as_stored,
+    is_shipped,
+    own_profile,
+    profile_of,
+    shipped,
+)
+from scim.strictness import check_extension
 
 SQL = load_queries(__file__)
 
@@ -47,6 +61,7 @@ async def profile_facts(conn: Connection, directory: Directory, profile: Profile
     if directory.profile.text == profile.text:
         return None
     check_open(directory)
+    _check_schemas(directory, profile)
     change = {"path": "profile", "from": directory.profile.text, "to": profile.text}
     facts = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": profile.text}, [change], directory.slug)
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
@@ -55,10 +70,19 @@ async def profile_facts(conn: Connection, directory: Directory, profile: Profile
     return RecordFacts((draft,), (*own, update, WAKE), stands=stands)
 
 
+def _check_schemas(directory: Directory, profile: Profile) -> None:
+    """Raises RefusedError where the directory has an extension schema that the profile does not take."""
+    try:
+        for known in registered(directory):
+            check_extension(read_extension(known["schema"]), profile.strictness)
+    except ScimError as refused:
+        raise RefusedError(f"{profile.text} does not take the extension schemas of this directory. {refused.detail}") from refused
+
+
 async def _to_store(conn: Connection, profile: Profile) -> tuple[Any, ...]:
     known = (await profiles(conn)).get(profile.text)
     if known is None and not is_shipped(profile.file.name):
-        return ((SQL["insert_profile"], (profile.text, profile.file.model_dump_json())),)
+        return ((SQL["insert_profile"], (profile.text, as_stored(profile.file))),)
     if known is None or known.file != profile.file:
         another = "a name" if is_shipped(profile.file.name) else "a version"
         raise StateError(f"{profile.text} would stand for two profiles. Give yours {another} of its own.", "name_taken")

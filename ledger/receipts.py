@@ -23,9 +23,9 @@ class Epochs(NamedTuple):
     destroyed: frozenset[int] = frozenset()
 
 
-def epochs_of(_kek: Kek) -> Epochs:
-    """The epochs of a ledger's key-encryption keys. A ledger with one key has one epoch."""
-    return Epochs()
+def epochs_of(kek: Kek) -> Epochs:
+    """The epochs of a ledger's key-encryption keys: the one that seals, and those that are destroyed."""
+    return Epochs(kek.current, frozenset(range(1, kek.epochs[-1])) - frozenset(kek.epochs))
 
 
 class ErasureRow(NamedTuple):

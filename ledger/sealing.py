@@ -2,8 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -18,50 +17,118 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from ledger.events import GROUP, Body, Macs
 from ledger.ids import DirectoryUuid, Seq
 from proofs.body import SealedBody, open_body, seal
-from proofs.keys import WrapError, unwrap, wrap
+from proofs.keys import WrapError, epoch_of, unwrap, wrap
 from scim.casefolding import casefold
+from scim.errors import Unavailable
 
 USER_NAME, EXTERNAL_ID, DISPLAY_NAME, EMAIL = b"u", b"x", b"d", b"e"
 MAC_SIZE: Final = 16
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
 _NOTE: Final = b"scim-ledger/note/v1\0"
 _NOTE_OF_KIND: Final = b"scim-ledger/note/v2\0"
+_NOTE_HEAD: Final = b"\xe5KEK"
+NOTE_HEAD_SIZE: Final = 8
+_KEYS_ROTATED: Final = (
+    "The keys are being rotated, and this process has not loaded the new one yet. Send the request again in a moment."
+)
+_LEARNT_S: Final = 5
+# The domains of MACs that ledgers had before keys had epochs: their keys are derived from the KEK of epoch 1, and stored.
+TOKEN_SEAL: Final = b"scim-ledger/token-seal/v1\0"
+CLIENT_SEAL: Final = b"scim-ledger/client-seal/v1\0"
+ACCESS_SEAL: Final = b"scim-ledger/access-token-seal/v1\0"
+BACKUP_SEAL: Final = b"scim-ledger/backup/v1\0"
+REFUSAL_MARK: Final = b"scim-ledger/journal-reason/v1\0"
+DOMAINS: Final = (TOKEN_SEAL, CLIENT_SEAL, ACCESS_SEAL, BACKUP_SEAL, REFUSAL_MARK)
+BASE: Final = b"scim-ledger/base/v1\0"  # the key from which those of all other domains are derived
 _CURSOR: Final = b"scim-ledger/cursor/v1\0"
 CURSOR_MARK_SIZE: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Kek:
-    """The key-encryption key. `id` can be stored in the clear; it shows at start whether the key file is the right one."""
+class UnknownEpochError(Unavailable):
+    """A key or note was sealed in the epoch that follows the newest one of this process, which learns of it in a moment."""
 
-    key: bytes
-    id: bytes
+
+class Kek:
+    """The key-encryption keys (KEKs), one for each epoch that is not destroyed. Whoever holds it sees a rotation at once.
+
+    `current`: the epoch with which new keys and notes are sealed. `domains`: keys of MACs by domain. They outlive the epoch in which
+    they were made, because a seal in an event can never be made anew.
+    """
+
+    __slots__ = ("_domains", "_keys", "current")
+
+    def __init__(self, keys: Mapping[int, bytes], current: int, domains: Mapping[bytes, bytes]) -> None:
+        self._keys, self.current, self._domains = dict(keys), current, dict(domains)
 
     @classmethod
     def of(cls, key: bytes) -> "Kek":
-        return cls(key, hashlib.sha256(b"scim-ledger/kek-id/v1\0" + key).digest()[:8])
+        """That of a ledger in its first epoch."""
+        return cls({1: key}, 1, {})
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs whose KEK is at hand, in order."""
+        return sorted(self._keys)
+
+    @property
+    def id(self) -> bytes:
+        """The id of the current KEK."""
+        return key_id(self._keys[self.current])
+
+    def key(self, epoch: int) -> bytes:
+        """The KEK of an epoch. Raises WrapError if it is destroyed, and UnknownEpochError if this process has yet to learn of it."""
+        key = self._keys.get(epoch)
+        if key is None:
+            if epoch == max(self._keys) + 1:
+                raise UnknownEpochError(_KEYS_ROTATED, retry_after=_LEARNT_S)
+            raise WrapError(f"sealed in key epoch {epoch}, which is destroyed")
+        return key
+
+    def learn(self, epoch: int, key: bytes) -> None:
+        """Take in the KEK of an epoch."""
+        self._keys[epoch] = key
+
+    def forget(self, epoch: int) -> None:
+        """Drop the KEK of a destroyed epoch."""
+        self._keys.pop(epoch, None)
 
     def mac(self, domain: bytes, content: bytes) -> bytes:
-        """HMAC-SHA256 of `content` with a key derived from the KEK for `domain`."""
-        return hmac.digest(hmac.digest(self.key, domain, "sha256"), content, "sha256")
+        """HMAC-SHA256 of `content` with the key of `domain`, which is the same in all epochs."""
+        return hmac.digest(self._domain_key(domain), content, "sha256")
 
-    @classmethod
-    def read(cls, text: str) -> "Kek":
-        """Read the content of a key file: 64 hexadecimal digits. Raises ValueError."""
-        key = bytes.fromhex(text.strip())
-        if len(key) != KEY_SIZE:
-            raise ValueError("a key has 32 bytes")
-        return cls.of(key)
+    def first_domain_keys(self) -> dict[bytes, bytes]:
+        """The keys of MACs that are derived from the KEK of epoch 1, to be stored before that epoch can be destroyed."""
+        return {domain: hmac.digest(self.key(1), domain, "sha256") for domain in DOMAINS}
+
+    def _domain_key(self, domain: bytes) -> bytes:
+        known = self._domains.get(domain)
+        if known is None:
+            known = self._domains[domain] = hmac.digest(self._domains.get(BASE) or self.key(1), domain, "sha256")
+        return known
+
+
+def key_id(key: bytes) -> bytes:
+    """The id of a KEK. It can be stored in the clear, and shows whether a key is the right one."""
+    return hashlib.sha256(b"scim-ledger/kek-id/v1\0" + key).digest()[:8]
+
+
+def key_in(text: str) -> bytes:
+    """A key as it stands in a file: 64 hexadecimal digits. Raises ValueError."""
+    key = bytes.fromhex(text.strip())
+    if len(key) != KEY_SIZE:
+        raise ValueError("a key has 32 bytes")
+    return key
 
 
 def wrap_key(kek: Kek, key: bytes, *, directory: DirectoryUuid, obj: UUID, nonce: bytes) -> bytes:
-    """Wrap a resource's key (or a directory's index key, obj = the directory) for storage."""
-    return wrap(kek.key, key, dir=directory.bytes, obj=obj.bytes, nonce=nonce)
+    """Wrap a resource's key (or a directory's index key, obj = the directory) for storage, in the current epoch."""
+    epoch = kek.current
+    return wrap(kek.key(epoch), key, dir=directory.bytes, obj=obj.bytes, nonce=nonce, epoch=epoch)
 
 
 def unwrap_key(kek: Kek, wrapped: bytes, *, directory: DirectoryUuid, obj: UUID) -> bytes:
     """Unwrap a key. Raises proofs.keys.WrapError if the KEK, the directory or the resource is not the one it was wrapped for."""
-    return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
+    return unwrap(kek.key(epoch_of(wrapped)), wrapped, dir=directory.bytes, obj=obj.bytes)
 
 
 NoteKind = Literal[
@@ -78,17 +145,38 @@ def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, random: Calla
     kept for an Idempotency-Key. refusal, filter: of a request in the journal. use: where a token was used last. matter: of a legal hold.
     erasure: the reason of one.
     """
-    nonce = random(NONCE_SIZE)
-    return nonce + AESGCM(kek.key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))
+    epoch, nonce = kek.current, random(NONCE_SIZE)
+    sealed = nonce + AESGCM(kek.key(epoch)).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))
+    return note_head(epoch) + sealed
 
 
 def open_note(kek: Kek, sealed: bytes, *, kind: NoteKind, owner: UUID) -> str:
     """Open a sealed text. Raises proofs.keys.WrapError if KEK, kind or owner is not the one it was sealed for."""
-    try:
-        opened = AESGCM(kek.key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _place(kind, owner))
-    except (InvalidTag, ValueError):
-        raise WrapError("not sealed with this key-encryption key as this kind of note for this owner") from None
+    place = _place(kind, owner)
+    opened = _opened(kek, sealed, place)
+    if opened is None:
+        raise WrapError("not sealed with this key-encryption key as this kind of note for this owner")
     return opened.decode("utf-8", "surrogatepass")
+
+
+def _opened(kek: Kek, sealed: bytes, place: bytes) -> bytes | None:
+    """The content of a note, or None. A note of epoch 1 has no head, so what begins like one is tried as that too."""
+    if sealed.startswith(_NOTE_HEAD):
+        opened = _decrypted(kek.key(int.from_bytes(sealed[4:NOTE_HEAD_SIZE], "big")), sealed[NOTE_HEAD_SIZE:], place)
+        return _decrypted(kek.key(1), sealed, place) if opened is None and 1 in kek.epochs else opened
+    return _decrypted(kek.key(1), sealed, place)
+
+
+def _decrypted(key: bytes, sealed: bytes, place: bytes) -> bytes | None:
+    try:
+        return AESGCM(key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], place)
+    except (InvalidTag, ValueError):
+        return None
+
+
+def note_head(epoch: int) -> bytes:
+    """What the notes of an epoch begin with: nothing in epoch 1, else 8 bytes, the last four its number."""
+    return b"" if epoch == 1 else _NOTE_HEAD + epoch.to_bytes(4, "big")
 
 
 def open_optional(kek: Kek, sealed: bytes | None, *, kind: NoteKind, owner: UUID) -> str | None:

@@ -163,6 +163,13 @@ class SurgeState(TypedDict):
     action: Action
 
 
+class RateLimitState(TypedDict):
+    """How many SCIM requests the directory may send."""
+
+    per_second: FromOne
+    burst: FromOne
+
+
 class Report(TypedDict):
     """What the journal says of a directory. `since` is set where the journal has more than it looks at: figures are since then."""
 
@@ -187,13 +194,14 @@ class Report(TypedDict):
 class State(Report):
     """The report, with the directory's own state, since when it has it (null: always active), and its clock (`exact`, `behind`, `frozen`).
 
-    `cycle_minutes`: of the IdP; null if it has none.
+    `rate_limit`: null if requests have no limit. `cycle_minutes`: of the IdP; null if it has none.
     """
 
     state: str
     state_since: Instant | None
     clock: str
     surge: SurgeState
+    rate_limit: RateLimitState | None
     cycle_minutes: Count | None
     quality: Quality
 
@@ -253,13 +261,14 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
     (ended,) = closed or (None,)
     since = ended or directory.since  # of a directory that is cleaned up, not the end of the clean-up
     surge: SurgeState = {"revocations_last_hour": lost, "per_hour": limit.per_hour, "action": limit.action}
-    expected = directory.profile.file.expected
+    expected, allowed = directory.profile.file.expected, directory.rate_limit
     found: State = {
         **report,
         "state": directory.state,
         "state_since": datetime.fromtimestamp(since / 1e6, UTC) if since else None,
         "clock": clock,
         "surge": surge,
+        "rate_limit": {"per_second": allowed.per_second, "burst": allowed.burst} if allowed is not None else None,
         "cycle_minutes": expected.cycle_minutes,
         "quality": await quality_of(ledger, directory, hours),
     }
@@ -515,8 +524,18 @@ def _errors(report: State) -> list[str]:
         span = f"since {report['since']:%Y-%m-%d %H:%M} UTC" if report["since"] else f"in the last {report['hours']} hours"
         found.append(f"{errors} of {total} requests were refused {span}; the health report of the directory has the reasons.")
     if limited:
-        found.append(f"{limited} requests were answered 429: the IdP sends faster than this directory's queue accepts.")
+        found.append(_too_many(limited, report))
     return found
+
+
+def _too_many(limited: int, report: State) -> str:
+    says, limit = f"{limited} requests were answered 429: the IdP sends faster than", report["rate_limit"]
+    if limit is None:
+        return f"{says} this directory's queue accepts."
+    raised = f"scim-ledger directory rate-limit set {report['directory']} {2 * limit['per_second']}"
+    return (
+        f"{says} the limit of this directory, {limit['per_second']} a second and {limit['burst']} at once. To raise it: {raised}"
+    )
 
 
 def _spikes(report: State) -> list[str]:

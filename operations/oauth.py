@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -18,6 +19,7 @@ from ledger.clients import (
     new_access,
     store_access,
 )
+from ledger.directories import Directory
 from ledger.tokens import database_clock, token_hash, well_formed
 from operations.assertions import (
     Assertion,
@@ -63,6 +65,7 @@ class Endpoint:
 
     directory: str
     issuer: str
+    metadata_url: str
 
     @property
     def url(self) -> str:
@@ -70,7 +73,9 @@ class Endpoint:
 
 
 def endpoint_of(base_url: str, directory: str) -> Endpoint:
-    return Endpoint(directory, f"{base_url}/oauth/{directory}")
+    # RFC 8414 §3.1: the path of the issuer stands after the well-known one.
+    metadata = f"{base_url}/.well-known/oauth-authorization-server/oauth/{directory}"
+    return Endpoint(directory, f"{base_url}/oauth/{directory}", metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +87,12 @@ class Granted:
     expires_in: int = ACCESS_S
 
 
-async def grant(ledger: OpenLedger, key_sets: KeySets, endpoint: Endpoint, sent: Credentials) -> Granted:
-    """Authenticate a client of a directory, and give it an access token.
+async def grant(
+    ledger: OpenLedger, key_sets: KeySets, endpoint: Endpoint, sent: Credentials, admit: Callable[[Directory], Awaitable[None]]
+) -> Granted:
+    """Authenticate a client of a directory, and give it an access token, if `admit` lets its directory have one.
 
-    Raises InvalidClientError, TooManyAssertionsError.
+    Raises InvalidClientError, TooManyAssertionsError, and what `admit` raises.
     """
     assertion = None if sent.assertion is None else _read(sent.assertion)
     number = _number(sent.client_id or (assertion.subject if assertion is not None else None) or "")
@@ -99,6 +106,10 @@ async def grant(ledger: OpenLedger, key_sets: KeySets, endpoint: Endpoint, sent:
         raise InvalidClientError
     if client is None:
         raise InvalidClientError
+    async with ledger.connection() as conn:
+        directory = await ledger.directories.by_slug(conn, endpoint.directory)
+    assert directory is not None, "the client is one of its"
+    await admit(directory)
     made = new_access(ledger.kek, ledger.entropy, ledger.new_id(), client, now)
     async with ledger.connection() as conn:
         try:

@@ -86,6 +86,10 @@ profiles.try              .        .    .        yes      yes     yes    within
 profiles.of_directory     .        .    .        yes      yes     yes    directory
 profiles.set              .        .    .        .        .       yes    directory
 
+rate_limits.show          .        .    .        yes      yes     yes    directory
+rate_limits.set           .        .    .        .        .       yes    directory
+rate_limits.reset         .        .    .        .        .       yes    directory
+
 users.list                .        .    yes      yes      yes     yes    directory
 users.show                .        .    yes      yes      yes     yes    directory
 groups.list               .        .    yes      yes      yes     yes    directory
@@ -121,6 +125,8 @@ clients.rotate            .        .    .        .        .       yes    client
 clients.revoke            .        .    .        .        .       yes    client
 oauth.token               yes      yes  yes      yes      yes     yes    -
 oauth.metadata            yes      yes  yes      yes      yes     yes    -
+
+keys.list                 .        .    .        yes      .       yes    all
 
 audit.population          .        .    .        .        yes     yes    directory
 audit.user                .        .    .        .        yes     yes    directory

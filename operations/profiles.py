@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from ledger import profiles
-from ledger.directories import Directory
+from ledger.directories import Directory, types_of
 from ledger.ids import NO_DIRECTORY
 from ledger.profiles import profile_facts
 from ledger.refused import RefusedError
@@ -81,5 +81,5 @@ async def tried(
     else:
         async with ledger.connection() as conn:
             profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
-    types = {kind: found.typed(of) for kind, of in RESOURCE_TYPES.items()} if found is not None else RESOURCE_TYPES
+    types = dict(zip(RESOURCE_TYPES, types_of(found.schemas), strict=True)) if found is not None else RESOURCE_TYPES
     return await ledger.turns.compute(NO_DIRECTORY, lambda: [dry_run(profile, step, types) for step in requests])

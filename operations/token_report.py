@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Annotated, Final, Literal, TypeAlias, TypedDict
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from ledger.client_bindings import ClientRow
 from ledger.clients import find_clients
 from ledger.event_data import Count, Instant
 from ledger.events import CONSUMER_CREATED, CONSUMER_SECRET_ROTATED
+from ledger.key_epochs import Epoch, epochs
 from ledger.tokens import ANY, database_clock, find_all, token_of
 from operations.admission import operation
 from operations.caller import Caller
@@ -30,6 +32,7 @@ UNUSED: Final = timedelta(days=90)
 NEVER_USED: Final = timedelta(days=7)
 NOT_ROTATED: Final = timedelta(days=180)
 SECRET_OLD: Final = timedelta(days=365)
+KEY_LEFT: Final = timedelta(days=90)  # an epoch that is replaced for so long should be destroyed
 SETTLING: Final = timedelta(days=30)  # the tokens of the first start are for setting up: for so long their width is no finding
 FIRST_START: Final = timedelta(minutes=10)  # after the birth of the ledger: its tokens are made within
 KINDS: Final = (
@@ -76,6 +79,7 @@ class Evidence:
     refused: Mapping[UUID, datetime] = field(default_factory=dict[UUID, datetime])
     secrets: Sequence[tuple[Consumer, datetime]] = ()  # webhooks, and when their secret was made
     clients: Sequence[ClientRow] = ()
+    epochs: Sequence[Epoch] = ()
 
     def first(self, row: TokenRow) -> bool:
         """Whether the first start made a token, and the time for setting up is not over."""
@@ -110,7 +114,8 @@ async def _evidence(conn: Connection, caller: Caller) -> Evidence:
     params = (int4s([c.id for c in webhooks]), int2s(sorted(made)))
     ages = dict(await (await conn.cursor(binary=True).execute(SQL["secrets_made"], params)).fetchall())
     clients = [client for client in await find_clients(conn) if caller.token.reaches(client.directory)]
-    return Evidence(now, born[0], tokens, refused, [(c, ages[c.id]) for c in webhooks if c.id in ages], clients)
+    known = await epochs(conn) if caller.token.directories == ANY else []
+    return Evidence(now, born[0], tokens, refused, [(c, ages[c.id]) for c in webhooks if c.id in ages], clients, known)
 
 
 def findings_of(found: Evidence) -> Iterator[CredentialFinding]:
@@ -121,20 +126,43 @@ def findings_of(found: Evidence) -> Iterator[CredentialFinding]:
         elif row.id in found.refused:
             yield _token(row, "expired_in_use", "high", _ended(row), _replace(row))
     yield from _two_live(found)
-    yield from _of_clients(found)
+    for client in found.clients:
+        if client.state(found.now) != "revoked":
+            yield from _of_client(found.now, client)
+    yield from _of_keys(found)
     for consumer, made in found.secrets:
         if found.now - made >= SECRET_OLD:
             subject: CredentialSubject = {"kind": "consumer", "id": str(consumer.uuid), "name": consumer.name}
             yield _old_secret("webhook_secret_old", subject, made, f"scim-ledger consumer rotate-secret {consumer.name}")
 
 
-def _of_clients(found: Evidence) -> Iterator[CredentialFinding]:
-    """The secrets of OAuth 2.0 clients that nobody has rotated. Clients with keys rotate them at their own place."""
-    for client in found.clients:
-        made = client.rotated_at or client.created_at
-        if client.auth == "secret" and client.state(found.now) != "revoked" and found.now - made >= SECRET_OLD:
-            subject: CredentialSubject = {"kind": "client", "id": str(client.id), "name": client.name}
-            yield _old_secret("client_secret_old", subject, made, f"scim-ledger client rotate {client.id}")
+def _of_client(now: datetime, client: ClientRow) -> Iterator[CredentialFinding]:
+    """An OAuth 2.0 client that is not used, or whose secret nobody has rotated. Clients with keys rotate them at their own place."""
+    subject: CredentialSubject = {"kind": "client", "id": str(client.id), "name": client.name}
+    made, revoke = client.rotated_at or client.created_at, f"scim-ledger client revoke {client.id}"
+    if client.last_used_at is None and now - client.created_at >= NEVER_USED:
+        yield {"finding": "never_used", "severity": "medium", "subject": subject, "since": client.created_at, "fix": revoke}
+    elif client.last_used_at is not None and now - client.last_used_at >= UNUSED:
+        yield {"finding": "unused", "severity": "medium", "subject": subject, "since": client.last_used_at, "fix": revoke}
+    if client.auth == "secret" and now - made >= SECRET_OLD:
+        yield _old_secret("client_secret_old", subject, made, f"scim-ledger client rotate {client.id}")
+
+
+def _of_keys(found: Evidence) -> Iterator[CredentialFinding]:
+    """The current key epoch when it is old, and earlier ones that could be destroyed for long."""
+    active = [(epoch, epoch.active_at) for epoch in found.epochs if epoch.wrapped is not None and epoch.active_at is not None]
+    for (epoch, _), (_, replaced) in pairwise(active):
+        if found.now - replaced >= KEY_LEFT:
+            fix = f"scim-ledger key rewrap, then key destroy {epoch.number}"
+            yield _old_key(epoch, replaced + KEY_LEFT, fix)
+    for epoch, since in active[-1:]:
+        if found.now - since >= SECRET_OLD:
+            yield _old_key(epoch, since + SECRET_OLD, "scim-ledger key rotate, then key rewrap")
+
+
+def _old_key(epoch: Epoch, since: datetime, fix: str) -> CredentialFinding:
+    subject: CredentialSubject = {"kind": "key", "id": str(epoch.number), "name": f"key epoch {epoch.number}"}
+    return {"finding": "key_old", "severity": "medium", "subject": subject, "since": since, "fix": fix}
 
 
 def _old_secret(finding: str, subject: CredentialSubject, made: datetime, fix: str) -> CredentialFinding:

@@ -4,6 +4,7 @@ BACKUP/backup.json    what it is of, and which key opens it
 BACKUP/data           the cluster as pg_basebackup wrote it, with the WAL that makes it consistent and a manifest of checksums
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -12,36 +13,47 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypedDict
+from uuid import UUID
 
 import psycopg
 
 from database.connections import BoundedThread
 from database.deadlines import with_deadlines
 from database.queries import load_queries
-from ledger.sealing import Kek
+from ledger.ids import DirectoryUuid
+from ledger.key_epochs import Epoch, Provider, domain_place, open_epoch
+from ledger.private_files import write_private
+from ledger.rewrapping import count_up_to
+from ledger.root_keys.local import FileKeys
+from ledger.root_keys.provider import RootKeyError, RootKeyLostError, RootKeys
+from ledger.sealed_columns import NOTES, WRAPPED
+from ledger.sealing import BACKUP_SEAL, Kek, key_id, unwrap_key
 from runtime import embedded
-from runtime.bootstrap import DATABASE, StartError, check_kek, write_private
+from runtime.bootstrap import DATABASE, StartError
 from runtime.exits import FINDING, CommandError
 from runtime.failures import explained
 from runtime.machine_database import main_settings, running_urls
+from runtime.root_key import providers_of
 from runtime.served_settings import as_served
 from runtime.settings import Settings
 from runtime.upkeep import Bar, Progress
 
 SQL: Final = load_queries(__file__)
-FORMAT: Final = 1
-_NUMBERS: Final = frozenset({"format", "position", "postgresql"})
+FORMAT: Final = 2
+_BEFORE_EPOCHS: Final = 1
+_FIELD_KINDS: Final[Mapping[str, type]] = {"format": int, "position": int, "postgresql": int, "epochs": list}
+_EPOCH_KINDS: Final = {"epoch": int, "provider": str, "root": str, "key_id": str, "wrapped": str}
 _POSITION_MAX: Final = 2**63
-_SEAL: Final = b"scim-ledger/backup/v1\0"
 # A trial must not archive: it would write other WAL under names that the real server uses.
+_OTHER_KEY: Final = "The key in {} has id {}, but the backup was written with key {}. Point LEDGER_KEK_FILE at the right file."
 QUIET: Final[Mapping[str, str]] = {
     "archive_mode": "off",
     "restore_command": "",
@@ -53,6 +65,16 @@ _BY_URL: Final = (
     "This ledger is in a PostgreSQL of your own (LEDGER_DATABASE_URL): use pg_basebackup or pg_dump there, or what its provider offers, and "
     "keep the key file apart (docs/operations.md). This command is for the embedded PostgreSQL."
 )
+
+
+class EpochOf(TypedDict):
+    """A key epoch in a backup: which root key of which provider opens it, and its wrapped key in hexadecimal digits."""
+
+    epoch: int
+    provider: Provider
+    root: str
+    key_id: str
+    wrapped: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +89,8 @@ class Backup:
     made_at: str
     release: str
     postgresql: int  # its major version
+    epochs: list[EpochOf]  # the key epochs that were not destroyed; which root keys it needs
+    seal_key: str  # the key of the seal, wrapped
     seal: str = ""  # HMAC over the rest and the manifest, with a key from the ledger's key: only who has that key can make one
 
 
@@ -83,12 +107,12 @@ def backup_here(target: Path, bar: Bar, *, trial: bool) -> tuple[Backup, int]:
             with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, DATABASE)), autocommit=True) as conn:
                 made = _facts(conn)
                 _check_room(draft.parent, _bytes_below(cluster.data_dir / "data") * (2 if trial else 1))
-                kek = check_kek(settings, bytes.fromhex(made.key_id))
+                kek = _keys_of(made, settings)
                 with bar("backing up") as progress:
                     _copy_running(cluster, draft, conn, progress)
             _check_files(draft / "data", bar)
             if trial:
-                _try(draft, made, bar)
+                _try(draft, made, kek, bar)
             made = replace(made, seal=_seal_of(kek, made, draft / "data"))
             write_private(draft / "backup.json", json.dumps(asdict(made), indent=1) + "\n")
             size = _bytes_below(draft)
@@ -109,7 +133,7 @@ def restore_here(source: Path, bar: Bar) -> tuple[Backup, int]:
             raise StartError(
                 f"There is a ledger in {settings.data_dir}. Restore into an empty LEDGER_DATA_DIR, or move that one away first."
             )
-        kek = check_kek(settings, bytes.fromhex(known.key_id))
+        kek = _keys_of(known, settings)
         _check_files(source / "data", bar)
         if not hmac.compare_digest(known.seal, _seal_of(kek, known, source / "data")):
             raise CommandError(
@@ -123,7 +147,7 @@ def restore_here(source: Path, bar: Bar) -> tuple[Backup, int]:
                 _copy(source / "data", draft / "data", progress)
             _disarm(draft / "data")
             embedded.adopt(draft / "data")
-            head = _head_after_start(draft, known, bar)
+            head = _head_after_start(draft, known, kek, bar)
             (draft / "data").rename(place / "data")  # fails if a service began one there meanwhile: nothing of it is touched
     return known, head
 
@@ -132,9 +156,12 @@ def read_backup(source: Path) -> Backup:
     """What a directory is a backup of. Raises CommandError if it is none."""
     try:
         found: Any = json.loads((source / "backup.json").read_text(encoding="utf-8"))
+        if found.get("format") == _BEFORE_EPOCHS:
+            found |= {"epochs": [], "seal_key": ""}
         wrong_kind = [
-            name for name, value in found.items() if name != "leaf_hash" and type(value) is not (int if name in _NUMBERS else str)
+            name for name, value in found.items() if type(value) is not _FIELD_KINDS.get(name, str) and name != "leaf_hash"
         ]
+        wrong_kind += [str(one) for one in found["epochs"] if {name: type(value) for name, value in one.items()} != _EPOCH_KINDS]
         if wrong_kind or not 0 <= found["position"] < _POSITION_MAX:
             raise ValueError(wrong_kind)
         known = Backup(**found)
@@ -143,7 +170,7 @@ def read_backup(source: Path) -> Backup:
         raise CommandError(
             f"{source} is not a backup of `scim-ledger backup`: it has no readable backup.json.", FINDING
         ) from wrong
-    if known.format != FORMAT:
+    if known.format not in (_BEFORE_EPOCHS, FORMAT):
         raise CommandError(f"{source} is a backup of a later release ({known.release}). Restore it with that release.", FINDING)
     return known
 
@@ -201,8 +228,68 @@ def _on_disk(target: Path) -> Generator[None]:
 
 def _seal_of(kek: Kek, backup: Backup, data: Path) -> str:
     """The HMAC of a backup: the manifest has a SHA-256 of each file, so it covers all of them."""
-    facts = json.dumps(asdict(replace(backup, seal="")), sort_keys=True).encode()
-    return kek.mac(_SEAL, hashlib.sha256((data / "backup_manifest").read_bytes()).digest() + facts).hex()
+    known = asdict(replace(backup, seal=""))
+    if backup.format == _BEFORE_EPOCHS:
+        known = {name: value for name, value in known.items() if name not in ("epochs", "seal_key")}
+    facts = json.dumps(known, sort_keys=True).encode()
+    return kek.mac(BACKUP_SEAL, hashlib.sha256((data / "backup_manifest").read_bytes()).digest() + facts).hex()
+
+
+def _keys_of(backup: Backup, settings: Settings) -> Kek:
+    """Open the keys that a backup needs. Raises StartError, which names the root key that is missing or another one."""
+    ledger, found = UUID(backup.ledger), backup.epochs
+    try:
+        if not found:  # made before key epochs
+            key = FileKeys(settings.kek_path).key("1")
+            if key_id(key).hex() != backup.key_id:
+                raise RootKeyError(_OTHER_KEY.format(settings.kek_path, key_id(key).hex(), backup.key_id))
+            return Kek.of(key)
+        keys = asyncio.run(_opened_of(found, providers_of(settings), ledger))
+    except RootKeyError as refused:
+        raise StartError(f"{refused} Nothing was copied.") from refused
+    kek = Kek(keys, max(keys), {})
+    seal_key = unwrap_key(kek, bytes.fromhex(backup.seal_key), directory=DirectoryUuid(ledger), obj=domain_place(BACKUP_SEAL))
+    return Kek(keys, max(keys), {BACKUP_SEAL: seal_key})
+
+
+async def _opened_of(found: Sequence[EpochOf], providers: Sequence[RootKeys], ledger: UUID) -> dict[int, bytes]:
+    """The keys of the epochs, the last one first: an earlier one may be destroyed since, if nothing in the backup is sealed in it."""
+    keys: dict[int, bytes] = {}
+    for one in reversed(found):
+        try:
+            keys[one["epoch"]] = await open_epoch(providers, ledger, _epoch(one))
+        except RootKeyLostError:
+            if not keys:
+                raise
+    return keys
+
+
+def _epoch(one: EpochOf) -> Epoch:
+    made = datetime.min.replace(tzinfo=UTC)
+    return Epoch(
+        one["epoch"],
+        bytes.fromhex(one["key_id"]),
+        one["provider"],
+        one["root"],
+        bytes.fromhex(one["wrapped"]),
+        made,
+        None,
+        None,
+        None,
+    )
+
+
+def _refuse_lost(conn: psycopg.Connection[Any], known: Backup, opened: Kek) -> None:
+    """Raise CommandError if something is sealed in an epoch whose root key is gone."""
+    for epoch in {one["epoch"] for one in known.epochs} - set(opened.epochs):
+        for column in (*WRAPPED, *NOTES):
+            row = conn.execute(count_up_to(column, epoch)).fetchone()
+            if row is not None and row[0]:
+                raise CommandError(
+                    f"The backup was made before everything was moved out of key epoch {epoch}, whose root key is gone: {row[0]} of "
+                    f"{column.table}.{column.column} can never be read again. Restore a later backup.",
+                    FINDING,
+                )
 
 
 def _cluster(settings: Settings) -> embedded.Cluster:
@@ -213,9 +300,9 @@ def _cluster(settings: Settings) -> embedded.Cluster:
 
 
 def _facts(conn: psycopg.Connection[Any]) -> Backup:
-    row = conn.execute(SQL["facts"]).fetchone()
+    row = psycopg.RawCursor(conn).execute(SQL["facts"], (BACKUP_SEAL,)).fetchone()
     assert row is not None, "made at first start"
-    ledger, key, position, leaf, now, server = row
+    ledger, key, position, leaf, now, server, epochs, seal_key = row
     leaf_hash = bytes(leaf).hex() if leaf is not None else None
     return Backup(
         FORMAT,
@@ -226,6 +313,8 @@ def _facts(conn: psycopg.Connection[Any]) -> Backup:
         f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
         version("scim-ledger"),
         server // 10_000,
+        epochs,
+        bytes(seal_key).hex(),
     )
 
 
@@ -309,7 +398,7 @@ def _check_files(data: Path, bar: Bar) -> None:
         raise CommandError(f"The backup in {data} is damaged: {'; '.join(lines[:3])}. Nothing was changed.", FINDING)
 
 
-def _try(draft: Path, made: Backup, bar: Bar) -> None:
+def _try(draft: Path, made: Backup, kek: Kek, bar: Bar) -> None:
     """Start a copy: only a server that has recovered shows that a backup can be restored."""
     trial = draft / "trial"
     try:
@@ -317,7 +406,7 @@ def _try(draft: Path, made: Backup, bar: Bar) -> None:
             _copy(draft / "data", trial / "data", progress)
         _disarm(trial / "data")
         embedded.adopt(trial / "data")
-        _head_after_start(trial, made, bar)
+        _head_after_start(trial, made, kek, bar)
     finally:
         shutil.rmtree(trial, ignore_errors=True)
 
@@ -335,7 +424,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
     shutil.copytree(source, target, copy_function=copy)
 
 
-def _head_after_start(place: Path, known: Backup, bar: Bar) -> int:
+def _head_after_start(place: Path, known: Backup, opened: Kek, bar: Bar) -> int:
     """Start the cluster there, compare its log with what the backup is of, stop it; returns its last position."""
     with bar("starting it") as progress:
         progress.waits("recovery from its WAL")
@@ -343,6 +432,7 @@ def _head_after_start(place: Path, known: Backup, bar: Bar) -> int:
         try:
             with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, DATABASE)), autocommit=True) as conn:
                 found = psycopg.RawCursor(conn).execute(SQL["recovered"], (known.position,)).fetchone()
+                _refuse_lost(conn, known, opened)
         finally:
             embedded.stop(cluster)
     assert found is not None

@@ -1,11 +1,7 @@
-"""First start: create roles and database of the embedded cluster, the key-encryption key, `_system` and the first directory."""
+"""First start: create roles and database of the embedded cluster, `_system` and the first directory."""
 
-import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-from uuid import uuid4
 
 import orjson
 import psycopg
@@ -14,12 +10,11 @@ from psycopg.abc import ConnDict
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from database.connections import BoundedThread, Connection, connect
+from database.connections import BoundedThread
 from database.deadlines import with_deadlines
 from database.migrate import eraser_membership
-from database.queries import load_queries
 from ledger.directories import SYSTEM
-from ledger.sealing import KEY_SIZE, Kek
+from ledger.private_files import write_private
 from ledger.tokens import LIFE_DAYS, ROLES
 from operations import directories, tokens
 from operations.caller import MACHINE, Caller
@@ -28,7 +23,6 @@ from runtime import embedded
 from runtime.identifiers import uuid7
 from runtime.settings import Settings
 
-SQL: Final = load_queries(__file__)
 DATABASE = "ledger"
 FIRST_DIRECTORY = "acme"
 
@@ -104,83 +98,6 @@ def _numbers(parts: ConnDict) -> bool:
     return all(word.isascii() and word.isdigit() for word in str(parts.get("port", "")).split(",") if word)
 
 
-async def ensure_kek(conn: Connection, settings: Settings) -> Kek:
-    """The ledger's key-encryption key. It is created only if the ledger has none yet.
-
-    Raises StartError if the ledger has a KEK and the file is missing or holds another one. A new key would make every stored body
-    unreadable.
-    """
-    stored = await stored_kek_id(conn)
-    if stored is not None:
-        return check_kek(settings, stored)
-    kek = _read_or_make_key(settings.kek_path)
-    await note_kek(conn, kek)
-    stored = await stored_kek_id(conn)
-    assert stored is not None
-    return check_kek(settings, stored)
-
-
-async def note_kek(conn: Connection, kek: Kek) -> None:
-    """Store the id of the key-encryption key of a new ledger. No effect if it has one."""
-    await conn.execute(SQL["insert_ledger"], (uuid4(), kek.id))
-
-
-async def stored_kek_id(conn: Connection) -> bytes | None:
-    """The id of the KEK this ledger was made with."""
-    try:
-        row = await (await conn.execute(SQL["kek_id"])).fetchone()
-    except psycopg.errors.UndefinedTable:  # not migrated yet
-        return None
-    return bytes(row[0]) if row else None
-
-
-def check_kek(settings: Settings, stored: bytes) -> Kek:
-    """Read the key-encryption key and compare it with the id in the database. Raises StartError if they differ.
-
-    Only this module knows where the key is read from: all other modules pass the settings on.
-    """
-    path = settings.kek_path
-    if not path.exists():
-        raise StartError(
-            f"The key-encryption key {path} is missing, but the database was written with key {stored.hex()}. "
-            "Restore that file, or point LEDGER_KEK_FILE at it. Without it the stored attributes cannot be read by anyone."
-        )
-    kek = _read_key(path)
-    if kek.id != stored:
-        raise StartError(
-            f"The key-encryption key in {path} has id {kek.id.hex()}, but the database was written with key {stored.hex()}. "
-            "Point LEDGER_KEK_FILE at the right file."
-        )
-    return kek
-
-
-def _read_key(path: Path) -> Kek:
-    try:
-        return Kek.read(path.read_text(encoding="ascii"))
-    except ValueError as broken:
-        raise StartError(f"{path} does not hold a key: 64 hexadecimal digits are expected.") from broken
-
-
-def _read_or_make_key(path: Path) -> Kek:
-    if path.exists():
-        return _read_key(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    key = secrets.token_bytes(KEY_SIZE)
-    write_private(path, key.hex() + "\n")
-    return Kek.of(key)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, completely or not at all."""
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
 async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
     """Create `_system`, then directory `acme` with a token of each role and first-run.json. Returns whether this was the first start.
 
@@ -213,15 +130,3 @@ async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
 def machine() -> Caller:
     """The caller `sys` of acts on the machine itself, with a new request id."""
     return Caller(MACHINE, uuid7())
-
-
-async def read_kek(url: str, settings: Settings) -> Kek:
-    """The KEK of a ledger that has been started before. Raises StartError."""
-    conn = await connect(url)
-    try:
-        stored = await stored_kek_id(conn)
-    finally:
-        await conn.close()
-    if stored is None:
-        raise StartError("This database has no ledger yet. Run `scim-ledger serve` once.")
-    return check_kek(settings, stored)

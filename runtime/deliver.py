@@ -33,6 +33,7 @@ from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.feed import Feed
 from ledger.forgetting import Forgetting
+from ledger.key_epochs import KeyFollower
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tracing import UNTRACED, Tracer
@@ -43,10 +44,11 @@ from operations.admin_commands import record
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from replay.redeliver import REPLAYS
-from runtime.bootstrap import Urls, read_kek
+from runtime.bootstrap import Urls
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.process_figures import Process
+from runtime.root_key import providers_of
 from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
 from runtime.telemetry import open_tracer
@@ -58,23 +60,25 @@ DELIVERY_CONNECTIONS = DELIVERY_POOL_SIZE + 5
 _log = structlog.get_logger("runtime.deliver")
 
 
-def run_delivery(settings: Settings, urls: Urls, process: Process, beat: Beat) -> None:
+def run_delivery(settings: Settings, urls: Urls, kek: Kek, process: Process, beat: Beat) -> None:
     """The entry point of a delivery process: deliver until SIGTERM, then finish running deliveries."""
     configure_logs(settings.log_format)
     # Ctrl-C reaches the whole process group, but only the parent decides when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_deliver(settings, urls, process, beat))
+        runner.run(_deliver(settings, urls, kek, process, beat))
 
 
-async def _deliver(settings: Settings, urls: Urls, process: Process, beat: Beat) -> None:
+async def _deliver(settings: Settings, urls: Urls, kek: Kek, process: Process, beat: Beat) -> None:
     alive = asyncio.create_task(beating(beat))
     transports = transports_of(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
     async with AsyncExitStack() as parts:
         await parts.enter_async_context(process.answering(delivery_figures))
-        kek = await read_kek(urls.serve, settings)
+        keys = KeyFollower(kek, providers_of(settings))
         tracer = parts.enter_context(open_tracer(settings.tracing, process.name))
-        worker = await parts.enter_async_context(open_worker(urls.serve, kek, transports, settings.webhook_timeout_s, tracer))
+        worker = await parts.enter_async_context(
+            open_worker(urls.serve, kek, transports, settings.webhook_timeout_s, tracer, keys)
+        )
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         await worker.run()
@@ -88,7 +92,12 @@ def transports_of(allowed: Allowed, timeout_s: float) -> Mapping[str, Transport]
 
 @asynccontextmanager
 async def open_worker(
-    url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float, tracer: Tracer = UNTRACED
+    url: str,
+    kek: Kek,
+    transports: Mapping[str, Transport],
+    timeout_s: float,
+    tracer: Tracer = UNTRACED,
+    keys: KeyFollower | None = None,
 ) -> AsyncGenerator[Worker]:
     """Open all parts of a delivery process. Closes the transports at the end."""
     pool = Pool(url, size=DELIVERY_POOL_SIZE)
@@ -127,15 +136,11 @@ async def open_worker(
         uuid4(), pool.connection, directories, make_dispatcher, act, tail, changes, limits, timeout_s, uuid4, forks, steady, tuple(transports),
     )  # fmt: skip
 
-    background = [
-        asyncio.create_task(probe(url, pool.pulse)),
-        asyncio.create_task(frozen.watch(pool.connection)),
-        asyncio.create_task(tail.run()),
-        asyncio.create_task(erased.run(hints)),
-        asyncio.create_task(recording.run()),
-        asyncio.create_task(_listen_for_changes(url, changes)),
-        asyncio.create_task(_listen_for_events(url, hints, tail)),
-    ]
+    works = (
+        probe(url, pool.pulse), frozen.watch(pool.connection), tail.run(), erased.run(hints), recording.run(),
+        _listen_for_changes(url, changes, keys), _listen_for_events(url, hints, tail),
+    )  # fmt: skip
+    background = [asyncio.create_task(work) for work in works]
     try:
         yield worker
     finally:
@@ -168,16 +173,20 @@ class _Alone:
         await self._link.close()
 
 
-async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
+async def _listen_for_changes(url: str, changes: asyncio.Event, keys: KeyFollower | None) -> None:
     """Wake the worker when a NOTIFY says that consumers changed. It also checks every second by itself."""
     while True:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
                 await migrate.note_release(conn)
                 await conn.execute("listen ledger_consumers")
+                if keys is not None:
+                    await keys.attend(conn)
                 async for payload in notices(conn):
                     if payload is not None:
                         changes.set()
+                    elif keys is not None:
+                        await keys.refresh(conn)
         await asyncio.sleep(LISTEN_RETRY_S)
 
 

@@ -22,10 +22,11 @@ from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.stored_events import Finding
 from replay.verify import verify
 from runtime import embedded
-from runtime.bootstrap import DATABASE, Urls, configured_urls, read_kek
+from runtime.bootstrap import DATABASE, Urls, configured_urls
 from runtime.demo_idps import Entra, Okta, Person
 from runtime.demo_service import Client, DemoError, UnreachableError, client_of, own_service
 from runtime.machine_database import main_settings
+from runtime.root_key import read_kek
 from runtime.settings import Settings
 from runtime.upkeep import all_directories
 

@@ -13,12 +13,13 @@ import psycopg
 from api.app import make_app
 from database.connections import connect
 from delivery.leftovers import seal_leftovers
-from runtime.bootstrap import Urls, read_kek
+from runtime.bootstrap import Urls
 from runtime.erasure_list import ErasureList
 from runtime.failures import explained
 from runtime.local_socket import ASGIApp, marked_local
 from runtime.logs import configure_logs
 from runtime.machine_database import main_settings, running_urls
+from runtime.root_key import read_kek
 from runtime.served_settings import as_served
 from runtime.settings import Settings
 from runtime.wiring import open_services, webhooks_of

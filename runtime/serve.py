@@ -26,13 +26,13 @@ from database.connections import connect
 from database.deadlines import REQUESTS_AT_STOP, STOP
 from database.faults import no_fault
 from delivery.leftovers import seal_leftovers
+from ledger.key_epochs import KeyFollower
+from ledger.sealing import Kek
 from operations.tokens import bind
 from runtime import embedded
 from runtime.bootstrap import (
     StartError,
     Urls,
-    check_kek,
-    ensure_kek,
     first_start,
     machine,
 )
@@ -46,6 +46,7 @@ from runtime.machine_database import database
 from runtime.process_figures import Process, figures_directory, named_processes
 from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.reaching import reach, reach_as_served, standby_named
+from runtime.root_key import ensure_kek, providers_of
 from runtime.served_settings import note_settings
 from runtime.settings import Settings, unknown_settings
 from runtime.supervisor import Beat, Supervisor, beating
@@ -142,13 +143,13 @@ def _start(settings: Settings, urls: Urls, doors: Doors, signals: Signals) -> No
         raise StartError(str(broken)) from broken
     reach_as_served(urls, settings, lambda: signals.seen)
     with standby_named(urls.serve):
-        first, kek_id = asyncio.run(_prepare_ledger(settings, urls))
+        first, kek = asyncio.run(_prepare_ledger(settings, urls))
     if signals.seen:
         return
     _note_settings(settings)
     with _local_door(settings) as local, figures_directory(settings.data_dir) as figures:
         _announce(settings, first)
-        _run(settings, urls, replace(doors, local=local), signals, kek_id, figures)
+        _run(settings, urls, replace(doors, local=local), signals, kek, figures)
 
 
 def _note_settings(settings: Settings) -> None:
@@ -172,55 +173,54 @@ def _local_door(settings: Settings) -> Generator[socket.socket | None]:
         yield door
 
 
-def _run(settings: Settings, urls: Urls, doors: Doors, signals: Signals, kek_id: bytes, figures: Path | None) -> None:
+def _run(settings: Settings, urls: Urls, doors: Doors, signals: Signals, kek: Kek, figures: Path | None) -> None:
     """Serve in this process or in several, with the delivery processes beside. `figures`: the directory of their sockets for figures."""
     several = settings.workers > 1
     serving, delivering = named_processes(settings.workers, settings.delivery_workers, figures)
-    further = [partial(_work, settings, urls, doors, kek_id, each) for each in serving] if several else []
-    further += [partial(run_delivery, settings, urls, each) for each in delivering]
+    further = [partial(_work, settings, urls, doors, kek, each) for each in serving] if several else []
+    further += [partial(run_delivery, settings, urls, kek, each) for each in delivering]
     supervisor = signals.supervisor = Supervisor(further)
     supervisor.start()
     try:
         while several and not signals.seen:
             supervisor.join(SIGNAL_NOTICE_S)
         if not several:
-            run_http(settings, urls, doors, signals, kek_id, serving[0])
+            run_http(settings, urls, doors, signals, kek, serving[0])
     finally:
         supervisor.finish()
 
 
-def _work(settings: Settings, urls: Urls, doors: Doors, kek_id: bytes, process: Process, beat: Beat) -> None:
+def _work(settings: Settings, urls: Urls, doors: Doors, kek: Kek, process: Process, beat: Beat) -> None:
     """A serving process among several."""
     configure_logs(settings.log_format)
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.handle)
     # Ctrl-C reaches the whole process group, but only the parent decides when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    run_http(settings, urls, doors, signals, kek_id, process, beat)
+    run_http(settings, urls, doors, signals, kek, process, beat)
 
 
 def run_http(
-    settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, process: Process, beat: Beat = lambda: None
+    settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek: Kek, process: Process, beat: Beat = lambda: None
 ) -> None:
     """Serve HTTP on bound sockets until told to stop. `beat` gives a sign of life to the supervisor.
 
-    `kek_id`: the id of the ledger's key, read at the start, so that a process can be replaced while the database is away.
+    `kek`: the ledger's keys, read at the start, so that a process can be replaced while the database or the provider of root keys is away.
     """
     make_room(settings.connections)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_http(settings, urls, doors, signals, kek_id, process, beat))
+        runner.run(_serve_http(settings, urls, doors, signals, kek, process, beat))
 
 
 async def _serve_http(
-    settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, process: Process, beat: Beat
+    settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek: Kek, process: Process, beat: Beat
 ) -> None:
     async with _beside(beating(beat)), process.answering(serving_figures):
-        await _served(settings, urls, doors, signals, kek_id, process)
+        await _served(settings, urls, doors, signals, kek, process)
 
 
-async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, process: Process) -> None:
-    kek = check_kek(settings, kek_id)
+async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek: Kek, process: Process) -> None:
     # Objects of the start live as long as the process; freezing them saves the garbage collector 5 % of a create.
     gc.collect()
     gc.freeze()
@@ -238,6 +238,7 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
                 room=room,
                 process=process,
                 tracer=tracer,
+                keys=KeyFollower(kek, providers_of(settings)),
                 owner_url=urls.migrate,
                 erasures=ErasureList(settings.erasure_list_path),
             )
@@ -308,7 +309,7 @@ async def _let_go(server: uvicorn.Server, services: Services) -> None:
     services.tail.arrivals.announce()
 
 
-async def _prepare_ledger(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
+async def _prepare_ledger(settings: Settings, urls: Urls) -> tuple[bool, Kek]:
     conn = await connect(urls.serve)
     try:
         kek = await ensure_kek(conn, settings)
@@ -325,7 +326,7 @@ async def _prepare_ledger(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
         await erasures.note(ledger)
     if bound:
         _log.info("tokens_bound", tokens=bound)
-    return first, kek.id
+    return first, kek
 
 
 def _announce(settings: Settings, first: bool) -> None:

@@ -17,7 +17,7 @@ from runtime.local_socket import service_name
 from runtime.settings import Settings
 
 DECIDED: Final = frozenset(
-    {"host", "port", "public_url", "kek_file", "webhook_allow", "webhook_timeout_s"}
+    {"host", "port", "public_url", "kek_file", "root_key", "webhook_allow", "webhook_timeout_s"}
 )  # by the service alone
 # not noted: what a command needs to find the service, and what is secret
 _OWN: Final = frozenset({"database_url", "migrate_url", "direct_url", "data_dir", "url", "token", "token_file"})

@@ -4,6 +4,7 @@ import difflib
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -34,7 +35,12 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
     connections: int = Field(1_000, ge=1, le=100_000, description="Open connections of a serving process; further ones get 503")
     public_url: str | None = Field(None, description="The URL that clients use; unset: http://HOST:PORT")
-    kek_file: Path | None = Field(None, description="File with the key-encryption key; unset: DATA_DIR/kek")
+    kek_file: Path | None = Field(None, description="The key file, if LEDGER_ROOT_KEY is unset; unset: DATA_DIR/kek")
+    root_key: str | None = Field(
+        None,
+        description="Where the root key is: file:PATH, env:NAME, pkcs11:URI, aws-kms:ARN or vault:MOUNT/NAME; with a space between, also where "
+        "those of earlier epochs are; unset: the key file",
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     tracing: Literal["off", "otlp"] = Field(
         "off", description="otlp: send spans to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names; needs the extra `otel`"
@@ -78,7 +84,14 @@ class Settings(BaseSettings):
     @property
     def erasure_list_path(self) -> Path:
         """The list of erasures: beside the key, because it must outlive a restore of the database as the key does."""
-        return self.kek_path.with_name(self.kek_path.name + ".erasures")
+        scheme, _, place = self.root_key_place.partition(":")
+        key = Path(place) if scheme == "file" else self.kek_path
+        return key.with_name(key.name + ".erasures")
+
+    @property
+    def root_key_place(self) -> str:
+        """LEDGER_ROOT_KEY, or the key file."""
+        return self.root_key or f"file:{self.kek_path}"
 
     @property
     def first_run_path(self) -> Path:
@@ -88,6 +101,11 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Read the environment. Raises pydantic.ValidationError, which names the variable and the valid values."""
     return Settings()  # pyright: ignore[reportCallIssue]  # every field has a default
+
+
+def environment() -> Mapping[str, str]:
+    """The environment for providers of root keys, which read variables of their own (VAULT_ADDR) and those that LEDGER_ROOT_KEY names."""
+    return os.environ  # noqa: TID251 - this module reads the environment
 
 
 def unknown_settings() -> dict[str, str | None]:

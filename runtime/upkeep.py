@@ -22,11 +22,12 @@ from replay.shadow_tables import TABLES
 from replay.stored_events import UnreadableEventError
 from replay.stretches import PROCESSES_MAX
 from replay.verify import Verified, verify
-from runtime.bootstrap import Urls, read_kek
+from runtime.bootstrap import Urls
 from runtime.cli.files import read_file
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
 from runtime.machine_database import main_settings, running_urls
+from runtime.root_key import read_kek
 from runtime.scan import FOUND_MAX, Forms, Found, NeedlesError, needles_of, scan_files, scan_tables
 from runtime.served_settings import as_served
 from runtime.supervisor import end_with_parent

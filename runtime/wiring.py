@@ -16,6 +16,7 @@ from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch, show_queue
 from api.mistakes import Mistakes
+from api.rates import Rates
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
@@ -33,6 +34,7 @@ from ledger.directories import Directories, Directory
 from ledger.feed import Feed
 from ledger.forgetting import Forgetting
 from ledger.ids import DirectoryNumber
+from ledger.key_epochs import KeyFollower
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.token_use import note_uses
@@ -129,10 +131,12 @@ async def open_services(
     room: Callable[[], Fault | None] = no_fault,
     process: Process = ONLY_PROCESS,
     tracer: Tracer = UNTRACED,
+    keys: KeyFollower | None = None,
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process. At the end, finish queued writes and close them.
 
     `owner_url`: of the owner, who vacuums. `pooled`: of a pooler in transaction mode, for reads. `room`: why the disk has none, or None.
+    `keys`: follows rotations; a command needs none.
     """
     pulse = Pulse()
     pool = Pool(pooled or url, size=SERVING_POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
@@ -141,8 +145,9 @@ async def open_services(
     writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
     show_queue(lambda: writer.queued)
     arrivals = Arrivals()
-    names = GroupNames(kek)
-    shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek, names)
+    shared_reads = _SharedReads(
+        lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek, names := GroupNames(kek)
+    )
     feed = Feed(kek, directories)
     tail = Tail(feed, pool.connection, arrivals)
     ledger = OpenLedger(
@@ -153,29 +158,34 @@ async def open_services(
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=journal,
-        mistakes=Mistakes(pool, journal, clock), tracer=tracer, scrapes=Scrapes(ledger, process.name, process.ask_others),
+        mistakes=Mistakes(pool, journal, clock), rates=Rates(pool.connection), tracer=tracer, scrapes=Scrapes(ledger, process.name, process.ask_others),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run(), name="writer")
-    background = list(map(asyncio.create_task, _beside_requests(services, url, owner_url, erasures, pulse)))
+    background = list(map(asyncio.create_task, _beside_requests(services, url, owner_url, erasures, pulse, keys)))
     try:
         yield services
     finally:
         writer.stop()
         await _wait_for_tasks([writing], WRITES_AT_STOP)
         await _wait_for_tasks([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
-        sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await shared_reads.close()
-        await pool.close()
-        sever.cancel()
+        await _end_work(background, pulse, shared_reads, pool)
+
+
+async def _end_work(background: Sequence[asyncio.Task[None]], pulse: Pulse, shared_reads: "_SharedReads", pool: Pool) -> None:
+    """End the background work and close the connections, those that do not answer too."""
+    sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    await shared_reads.close()
+    await pool.close()
+    sever.cancel()
 
 
 def _beside_requests(
-    services: Services, url: str, owner_url: str | None, erasures: ErasureList | None, pulse: Pulse
+    services: Services, url: str, owner_url: str | None, erasures: ErasureList | None, pulse: Pulse, keys: KeyFollower | None
 ) -> Iterable[Coroutine[None, None, None]]:
     """What a serving process does besides answering requests and writing."""
     ledger, changed = services.ledger, asyncio.Event()
@@ -183,7 +193,7 @@ def _beside_requests(
         lambda: connect(url, pinned=True, long_work=True), make_transaction(ledger.kek), ledger.directories, uuid7
     )
     return (
-        probe(url, pulse), frozen.watch(ledger.connection), _listen(url, services.arrivals, changed), services.tail.run(),
+        probe(url, pulse), frozen.watch(ledger.connection), _listen(url, services.arrivals, changed, keys), services.tail.run(),
         _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
         _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
         *_after_erasures(services, url, owner_url, erasures),
@@ -307,7 +317,7 @@ def _schema(
     return check
 
 
-async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
+async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event, keys: KeyFollower | None) -> None:
     """Turn NOTIFY into announcements. While the connection is broken, wake readers every second instead."""
     while True:
         try:
@@ -315,10 +325,14 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
             async with conn:
                 await migrate.note_release(conn)
                 await conn.execute("listen ledger")
+                if keys is not None:
+                    await keys.attend(conn)
                 arrivals.announce()
                 async for payload in notices(conn):
                     if payload is not None:
                         arrivals.announce()
+                    elif keys is not None:
+                        await keys.refresh(conn)
                     if payload == "directories":
                         changed.set()
         except psycopg.Error:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from scim.diff import same_values
-from scim.errors import InvalidPath, InvalidValue, Mutability, NoTarget, TooMany
+from scim.errors import InvalidFilter, InvalidPath, InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Not, Or, as_value, look_up, matches, unknown
 from scim.leniency import Leniency, Tolerance
@@ -25,6 +25,7 @@ from scim.normalise import (
 from scim.patch import Operation, Patch, adds_nothing, check_schemaless
 from scim.paths import DOT_AFTER_URN, Ambiguity, Path
 from scim.schema import Attribute, ResourceType
+from scim.strictness import Strictness
 from scim.urns import has_dot
 from scim.work import STEP_BYTES, Work
 
@@ -245,10 +246,16 @@ def _change(holder: dict[str, Any], name: str, operation: Operation, leniency: L
     elif attribute.multi_valued:
         new = _with_values_added(attribute, old, operation)
     else:
-        new = _merged(old or {}, operation.value) if attribute.type == "complex" else operation.value
+        new = _merged(_kept_beside(old, operation, leniency), operation.value) if attribute.type == "complex" else operation.value
     if attribute.mutability == "immutable" and old is not None and not same_values(old, new):
         raise Mutability(f"Operations[{operation.index}]: {path.text} cannot be changed once it is set.")
     _assign(holder, name, new)
+
+
+def _kept_beside(old: Any, operation: Operation, leniency: Leniency) -> Mapping[str, Any]:
+    """The sub-attributes that stay where the operation does not name them: all (RFC 7644 §3.5.2.3), or none where `replace` replaces whole."""
+    whole = operation.op == "replace" and leniency.demands(Strictness.REPLACE_WHOLE)
+    return {} if whole else old or {}
 
 
 def _changed_schemaless(attribute: Attribute, old: Any, operation: Operation) -> Any:
@@ -392,6 +399,8 @@ def _with_selected_changed(old: Any, operation: Operation, leniency: Leniency) -
     chosen = [n for n, picked in enumerate(selected) if picked]
     if operation.op == "remove" and not chosen:
         return old
+    if len(chosen) > 1 and leniency.demands(Strictness.ONE_MATCH):
+        raise InvalidFilter(f"Operations[{operation.index}]: the filter of {path.text} selects more than one value.")
     value = operation.value if path.sub is None else {path.sub.name: None if operation.op == "remove" else operation.value}
     new = list(items)
     if not chosen and value == {}:

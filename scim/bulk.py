@@ -13,6 +13,7 @@ from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, 
 from scim.leniency import Leniency
 from scim.respelling import endpoint_in
 from scim.schema import GROUP
+from scim.strictness import Strictness, is_other_spelling_of_id
 
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
@@ -126,7 +127,8 @@ def _read_path(path: Any, where: str, leniency: Leniency) -> tuple[str, str | No
     if match is None or segment is None:
         raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
     resource = match[2] and unquote(match[2])
-    if resource and len(resource) > RESOURCE_CHARACTERS_MAX:
+    foreign = resource and is_other_spelling_of_id(resource) and leniency.demands(Strictness.EXACT_IDS)
+    if foreign or (resource and len(resource) > RESOURCE_CHARACTERS_MAX):
         raise NotFound(f"{where}.path names no resource of this directory.")
     return segment, resource
 

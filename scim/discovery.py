@@ -1,11 +1,23 @@
 """What a client reads to learn about the server (RFC 7644 §4, RFC 7643 §5–§8) and the frame of lists."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from scim.schema import GROUP, USER, Attribute, ResourceType
 
 _CORE = "urn:ietf:params:scim:schemas:core:2.0:"
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthTold:
+    """Where clients get access tokens (RFC 6749) and read about it (RFC 8414); `primary`: rather than by a token of an operator."""
+
+    token_endpoint: str
+    metadata: str
+    primary: bool
+
+
 LIST_URN = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 
 
@@ -17,8 +29,13 @@ def service_provider_config(
     bulk_payload_bytes_max: int = 0,
     sort_supported: bool = False,
     results_max: int = 200,
+    oauth: OAuthTold | None = None,
+    interoperable: bool = False,
 ) -> dict[str, Any]:
-    """The ServiceProviderConfig document of RFC 7643 §5, with `pagination` of RFC 9865 §4; cursors do not expire."""
+    """The ServiceProviderConfig document of RFC 7643 §5, with `pagination` of RFC 9865 §4; cursors do not expire.
+
+    `interoperable` adds the attribute by which a server says that it conforms to the SCIM interoperability profile.
+    """
     return {
         "schemas": [f"{_CORE}ServiceProviderConfig"],
         "patch": {"supported": True},
@@ -38,17 +55,31 @@ def service_provider_config(
         "changePassword": {"supported": False},
         "sort": {"supported": sort_supported},
         "etag": {"supported": True},
-        "authenticationSchemes": [
-            {
-                "type": "oauthbearertoken",
-                "name": "Bearer token",
-                "description": "A token of this directory in the Authorization header.",
-                "specUri": "https://www.rfc-editor.org/rfc/rfc6750",
-                "primary": True,
-            }
-        ],
+        "authenticationSchemes": _authentication_schemes(oauth),
+        **({"interopProfileConformant": True} if interoperable else {}),
         "meta": {"resourceType": "ServiceProviderConfig", "location": f"{base_url}/ServiceProviderConfig"},
     }
+
+
+def _authentication_schemes(oauth: OAuthTold | None) -> list[dict[str, Any]]:
+    bearer = {
+        "type": "oauthbearertoken",
+        "name": "Bearer token",
+        "description": "A token of this directory in the Authorization header.",
+        "specUri": "https://www.rfc-editor.org/rfc/rfc6750",
+        "primary": oauth is None or not oauth.primary,
+    }
+    if oauth is None:
+        return [bearer]
+    of_clients = {
+        "type": "oauth2",
+        "name": "OAuth 2.0 client credentials",
+        "description": f"An access token of {oauth.token_endpoint}; a client signs a JWT (private_key_jwt) or has a secret. Metadata: {oauth.metadata}",
+        "specUri": "https://www.rfc-editor.org/rfc/rfc6749",
+        "documentationUri": oauth.metadata,
+        "primary": oauth.primary,
+    }
+    return [of_clients, bearer] if oauth.primary else [bearer, of_clients]
 
 
 def resource_types(base_url: str, types: Iterable[ResourceType] = (USER, GROUP)) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from scim.profile import Profile, is_test_object, mapped_user
 from scim.remedies import fix_of
 from scim.respelling import endpoint_in
 from scim.schema import RESOURCE_TYPES, USER, ResourceType
+from scim.strictness import strict_type
 
 
 class TriedOperation(TypedDict):
@@ -64,7 +65,8 @@ def dry_run(profile: Profile, request: Mapping[str, Any], types: Types = RESOURC
     """
     method = str(request.get("method") or request.get("do") or "").upper()
     path = str(request.get("path") or "")
-    leniency = Leniency(profile.tolerances)
+    leniency = Leniency(profile.tolerances, profile.strictness)
+    types = {endpoint: strict_type(kind, profile.strictness) for endpoint, kind in types.items()}
     try:
         stored = _stored_by(profile, method, path, request, leniency, types)
     except ScimError as refused:

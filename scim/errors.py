@@ -75,6 +75,10 @@ class InvalidPath(ScimError):
     default = "The path names no attribute of this resource type."
 
 
+class UnknownAttribute(InvalidPath):
+    """400 invalidPath: the path names an attribute that no schema of the resource type has."""
+
+
 class NoTarget(ScimError):
     """400 noTarget: the path of a PATCH operation selects nothing."""
 

@@ -7,6 +7,8 @@ it on. The JSON Schema of profiles, the pages of docs/idp, the journal and the h
 from enum import StrEnum
 from typing import Final, Literal, Self, TypeAlias
 
+from scim.strictness import Strictness
+
 
 class Tolerance(StrEnum):
     """One deviation. `forgives` is what docs/idp says of it, `sentence` what the admin of an IdP that relies on it is told."""
@@ -146,13 +148,18 @@ Note: TypeAlias = Tolerance | Literal["test_object"]
 
 
 class Leniency:
-    """The tolerances that one request may rely on, and those that it did rely on; made anew for each request."""
+    """The tolerances that one request may rely on, those that it did rely on, and how strictly it is read; made anew for each request."""
 
-    __slots__ = ("allowed", "used")
+    __slots__ = ("allowed", "strict", "used")
 
-    def __init__(self, allowed: frozenset[Tolerance] = frozenset()) -> None:
+    def __init__(self, allowed: frozenset[Tolerance] = frozenset(), strict: frozenset[Strictness] = frozenset()) -> None:
         self.allowed = allowed
+        self.strict = strict
         self.used: set[Note] = set()
+
+    def demands(self, strictness: Strictness) -> bool:
+        """Whether the profile has this strictness."""
+        return strictness in self.strict
 
     def allows(self, tolerance: Tolerance) -> bool:
         """Whether it is forgiven; if so, the request is noted to rely on it. Ask last, when all else about the deviation is certain."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from scim.errors import InvalidFilter, InvalidPath, InvalidValue, Mutability, NoTarget
 from scim.filters import And, Compare, Filter, Not, Or
 from scim.leniency import Leniency, Tolerance
-from scim.normalise import as_list, check_members
+from scim.normalise import as_list, check_exact_id, check_members
 from scim.paths import Path
 
 Op: TypeAlias = Literal["add", "remove", "replace"]
@@ -81,6 +81,8 @@ def _read_removal(value: Any, leniency: Leniency) -> MemberOperation:
 def _read_selecting(op: Op, path: Path, selection: Filter, value: Any, leniency: Leniency) -> Iterator[MemberOperation]:
     """An operation whose path selects members by a filter, `members[…]`."""
     ids = _member_ids(selection)
+    for member in ids or ():
+        check_exact_id(member, "members: the value in the path", leniency)
     if ids is None and not _sub_attributes(selection) <= {"value", "type"}:
         # It would select nobody, and the access that was to be taken away would stay.
         raise InvalidFilter("members: select them by value or type; no other sub-attribute of a member is stored.")

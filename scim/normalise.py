@@ -8,9 +8,11 @@ from typing import Any
 
 from scim.datetimes import instant
 from scim.errors import InvalidSyntax, InvalidValue, Mutability
+from scim.filter_parser import shown
 from scim.leniency import Leniency, Tolerance
 from scim.respelling import is_part_path, key_path, with_current_uris, with_keys_moved
 from scim.schema import Attribute, Extension, ResourceType, is_scim_urn
+from scim.strictness import Strictness, is_other_spelling_of_id, undefined
 from scim.urns import is_after_known_urn, readings, split_urn
 
 NAME_CHARACTERS_MAX = 128
@@ -142,6 +144,8 @@ def _check_schemas(rt: ResourceType, document: dict[str, Any], kept: dict[str, A
         return
     folded = listed_schemas(listed, rt.schema, leniency)
     known = {rt.schema.casefold(), *rt.extensions, *(urn.casefold() for urn in present)}
+    if not folded <= known and leniency.demands(Strictness.KNOWN_ATTRIBUTES):
+        raise undefined("A URI that schemas lists")
     if not folded <= known and not leniency.allows(Tolerance.UNKNOWN_SCHEMA_URIS):
         raise InvalidValue(
             "schemas lists a URI that this resource type does not have and the request has no data for: remove it."
@@ -177,6 +181,8 @@ def _keep_schemaless(rt: ResourceType, key: str, value: Any, kept: dict[str, Any
         if inner:
             kept[extension.urn] = inner
         return
+    if leniency.demands(Strictness.KNOWN_ATTRIBUTES):
+        raise undefined(f"The attribute{shown(key)} or schema URI")
     if key.casefold() == rt.schema.casefold():
         raise InvalidSyntax(
             f"{rt.schema} is the resource's own schema, not an extension: send its attributes at the top level of the resource."
@@ -266,6 +272,8 @@ def _checked_attributes(
     for key, inner in value.items():
         attribute = table.get(key) or table.get(key.casefold())
         if attribute is None:
+            if leniency.demands(Strictness.KNOWN_ATTRIBUTES):
+                raise undefined(f"The attribute{shown(key)} in {_name_before(prefix)}")
             check_unknown(key, inner)
             refuse_own_name(_name_before(prefix), (key,))
             if inner not in (None, [], {}) and not is_empty_string(inner, leniency):
@@ -305,6 +313,8 @@ def check_single(attribute: Attribute, value: Any, path: str, leniency: Leniency
     if kind == "string":
         if type(value) is not str:
             value = _check_string(attribute, value, path, leniency)
+        if attribute.only_canonical:
+            _check_canonical(attribute, value, path)
         return None if not value and is_empty_string(value, leniency) else value
     if kind == "complex":
         return _check_complex(attribute, value, path, leniency)
@@ -321,6 +331,11 @@ def check_single(attribute: Attribute, value: Any, path: str, leniency: Leniency
     if not accepted(value):
         raise _wrong(path, described)
     return value
+
+
+def _check_canonical(attribute: Attribute, value: str, path: str) -> None:
+    if value.casefold() not in {known.casefold() for known in attribute.canonical_values}:
+        raise _wrong(path, f"one of {', '.join(attribute.canonical_values)}")
 
 
 def _wrong(path: str, expected: str) -> InvalidValue:
@@ -523,18 +538,38 @@ def check_members(items: list[Any], leniency: Leniency) -> list[dict[str, str]]:
     Raises InvalidValue, naming the member, for one without an id or of an unknown type.
     """
     kept: dict[str, dict[str, str]] = {}
+    known_only, exact = leniency.demands(Strictness.KNOWN_ATTRIBUTES), leniency.demands(Strictness.EXACT_IDS)
     for index, item in enumerate(items):
         member = item if isinstance(item, dict) else _member_of_id(item, index, leniency)
+        if known_only:
+            _refuse_undefined_of_member(member, index)
         value = member.get("value")
         kind = member.get("type")
         if type(value) is not str or kind is not None or len(member) > 2:
             value, kind = _read_member(member, index, leniency)
         if not value:
             raise InvalidValue(f"members[{index}].value is required: send the id of the member.")
+        if exact:
+            check_exact_id(value, f"members[{index}].value", leniency)
         if value not in kept:
             # Most members of a large group have nothing but a `value`: they are stored as they are, without a second dict for each.
             kept[value] = member if len(member) == 1 and "value" in member else _as_member(value, kind)
     return list(kept.values())
+
+
+_OF_A_MEMBER = frozenset({"value", "type", "display", "$ref"})
+
+
+def _refuse_undefined_of_member(member: Mapping[str, Any], index: int) -> None:
+    for name in member:
+        if name.casefold() not in _OF_A_MEMBER:
+            raise undefined(f"The attribute{shown(name)} in members[{index}]")
+
+
+def check_exact_id(value: str, path: str, leniency: Leniency) -> None:
+    """Raises InvalidValue for an id in another spelling, where the profile compares ids exactly. Taken for a stranger's, it would end no access."""
+    if leniency.demands(Strictness.EXACT_IDS) and is_other_spelling_of_id(value):
+        raise InvalidValue(f"{path} is the id of no resource: ids are compared exactly, and are written in lower case.")
 
 
 def _as_member(value: str, kind: str | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, TooMany
+from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, TooMany, UnknownAttribute
 from scim.filters import unknown
 from scim.leniency import Leniency, Tolerance
 from scim.member_operations import MISSING, MemberOperation, Op, read_member_operations, single_object
@@ -29,6 +29,7 @@ from scim.normalise import (
 from scim.paths import Path, parse_path, path_in, refuse_scim_urn
 from scim.respelling import respelt_path, with_current_urn
 from scim.schema import Attribute, Extension, ResourceType
+from scim.strictness import Strictness, undefined
 from scim.urns import is_after_known_urn, split_urn
 
 PATCH_URN = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
@@ -102,6 +103,8 @@ class _PatchReader:
         path = fields.get("path")
         if path is not None and not isinstance(path, str):
             raise InvalidPath(f"The path of Operations[{index}] must be a string.")
+        if not path and self.leniency.demands(Strictness.PATH_REQUIRED):
+            raise InvalidSyntax(f"Operations[{index}] has no path: send one operation with a path for each attribute.")
         path = self._with_current_urn(path) if path else None
         if path and (op == "remove" or not self._is_core_schema(path)):
             self._read_resolved(op, self._path(path, index), value, index, echo=False)
@@ -127,13 +130,32 @@ class _PatchReader:
         return _OPS[op.lower()]
 
     def _path(self, text: str, index: int) -> Path:
+        self._refuse_undefined_urn(text, index)
         try:
-            return parse_path(text, self.rt)
+            path = parse_path(text, self.rt)
         except (InvalidPath, InvalidFilter) as error:
             path = self._respelled(text)
             if path is None:
-                raise type(error)(f"Operations[{index}]: {error.detail}") from None
-            return path
+                raise self._refusal(error, index) from None
+        if path.filter is not None and path.sub is None and self.leniency.demands(Strictness.SUB_ATTRIBUTE_TARGETS):
+            _refuse_whole_value(path, index)
+        return path
+
+    def _refuse_undefined_urn(self, text: str, index: int) -> None:
+        if ":" not in text or not self.leniency.demands(Strictness.KNOWN_ATTRIBUTES):
+            return
+        name = text.partition("[")[0]
+        known = {self.rt.schema.casefold(), *self.rt.extensions}
+        urn = split_urn(name, self.rt)[0]
+        if name.casefold() not in known and urn is not None and urn.casefold() not in known:
+            raise undefined(f"Operations[{index}]: the schema URI in the path")
+
+    def _refusal(self, error: InvalidPath | InvalidFilter, index: int) -> InvalidPath | InvalidFilter | InvalidSyntax:
+        """The error for a path that cannot be read, with the number of its operation."""
+        text = f"Operations[{index}]: {error.detail}"
+        if isinstance(error, UnknownAttribute) and self.leniency.demands(Strictness.KNOWN_ATTRIBUTES):
+            return InvalidSyntax(text)
+        return type(error)(text)
 
     def _respelled(self, text: str) -> Path | None:
         """The path that the text stands for in another spelling; None where it is none, or the profile does not forgive it."""
@@ -270,7 +292,7 @@ class _PatchReader:
         try:
             return path_in(extension.attributes, extension.urn, key)
         except InvalidPath as error:
-            raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
+            raise self._refusal(error, index) from None
 
     def _read_removal(self, path: Path, value: Any, index: int) -> None:
         parts = self._parts_removed(path, value)
@@ -421,6 +443,12 @@ class _PatchReader:
         named = (operation.path.attribute, operation.path.sub)
         if not any(attribute is not None and attribute.returned == "never" for attribute in named):
             self.operations.append(operation)
+
+
+def _refuse_whole_value(path: Path, index: int) -> None:
+    """Raises InvalidPath for a path that ends in a filter, but for that of a member, which can only be there or not."""
+    if path.text != "members[…]":
+        raise InvalidPath(f"Operations[{index}]: {path.text} needs a sub-attribute after the filter, such as {path.text}.value.")
 
 
 def adds_nothing(value: Any, leniency: Leniency) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from scim.errors import InvalidPath
+from scim.errors import InvalidPath, UnknownAttribute
 from scim.filter_parser import Lexeme, Reader, shown
 from scim.filters import Filter, Reference, unknown
 from scim.normalise import check_unknown
@@ -183,7 +183,7 @@ def path_in(table: Mapping[str, Attribute], urn: str | None, text: str) -> Path:
     name, dot, sub = text.partition(".")
     attribute = table.get(name.casefold())
     if attribute is None:
-        raise InvalidPath(f"The path names an attribute{shown(name)} that this resource type does not have.")
+        raise UnknownAttribute(f"The path names an attribute{shown(name)} that this resource type does not have.")
     return Path(urn, attribute, sub=_sub(attribute, sub) if dot else None)
 
 
@@ -192,5 +192,5 @@ def _sub(attribute: Attribute, name: str) -> Attribute:
         return unknown(name)
     sub = attribute.sub_attributes.get(name.casefold())
     if sub is None:
-        raise InvalidPath(f"{attribute.name} has no sub-attribute{shown(name)}.")
+        raise UnknownAttribute(f"{attribute.name} has no sub-attribute{shown(name)}.")
     return sub

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from scim.attribute_map import UserMap, read_path
 from scim.errors import ScimError
 from scim.leniency import LISTED, Tolerance
+from scim.strictness import INTEROPERABLE, Strictness
 
 PROFILE_FOLDER: Final = Path(__file__).with_name("profiles")
 NAME_SHOWN_MAX: Final = 100  # characters of an unknown name in the error that repeats it: the name may be as long as a request
@@ -106,6 +107,23 @@ class Admin(_Strict):
     notes: tuple[Text, ...] = ()
 
 
+PER_SECOND_MIN: Final = 25  # requests of a directory: the IPSIE profile asks for no less ("Performance and Efficiency")
+PER_SECOND_MAX: Final = 100_000
+
+
+class RateLimit(_Strict):
+    """How many SCIM requests a directory may send: `per_second` for ever, and `burst` at once after a pause."""
+
+    per_second: Annotated[int, Field(ge=PER_SECOND_MIN, le=PER_SECOND_MAX)]
+    burst: Annotated[int, Field(ge=PER_SECOND_MIN, le=10 * PER_SECOND_MAX, description="At least per_second.")]
+
+    @model_validator(mode="after")
+    def _lasts_a_second(self) -> Self:
+        if self.burst < self.per_second:
+            raise ValueError("burst is less than per_second, so that requests of one second would be refused")
+        return self
+
+
 class Representation(_Strict):
     """How this directory represents things, in the words of whoever runs the IdP."""
 
@@ -136,6 +154,13 @@ class ProfileFile(_Strict):
     unknown_member: Annotated[
         UnknownMember, Field(description="What a group member is that is no id of ours: an error, or another key of a user.")
     ] = "refuse"
+    strictness: Annotated[
+        tuple[Strictness, ...], Field(description="What is refused, or done otherwise, that the RFCs leave open.")
+    ] = ()
+    rate_limit: Annotated[
+        RateLimit | None,
+        Field(description="The limit of SCIM requests of each directory for which no other is set; absent: none."),
+    ] = None
     test_objects: Annotated[
         tuple[Text, ...],
         Field(description="Patterns of userNames of users that the IdP makes to test the connection; `*` is anything."),
@@ -156,6 +181,12 @@ class Profile:
     file: ProfileFile
     tolerances: frozenset[Tolerance]
     user: UserMap
+    strictness: frozenset[Strictness] = frozenset()
+
+    @property
+    def is_interoperable(self) -> bool:
+        """Whether all of the SCIM interoperability profile holds under it (`interopProfileConformant`)."""
+        return self.strictness >= INTEROPERABLE and not self.tolerances
 
     @property
     def unknown_member(self) -> UnknownMember:
@@ -174,7 +205,7 @@ def read_profile(raw: bytes, *, json: bool = False) -> Profile:
         raise ProfileError(f"The file cannot be read as {'JSON' if json else 'TOML'}: {wrong}") from wrong
     paths = {name: value for name, value in file.user if name not in {"custom", "extensions", "json_roles"}}
     mapping = UserMap(paths, file.user.custom, extensions=file.user.extensions, json_roles=file.user.json_roles)
-    return Profile(f"{file.name}@{file.version}", file, _tolerances(file), mapping)
+    return Profile(f"{file.name}@{file.version}", file, _tolerances(file), mapping, frozenset(file.strictness))
 
 
 def _tolerances(file: ProfileFile) -> frozenset[Tolerance]:
@@ -206,6 +237,12 @@ def profile_of(text: str) -> Profile:
 def own_profile(document: str) -> Profile:
     """The profile that an operator stored as JSON. Raises ProfileError where this release cannot read it."""
     return read_profile(document.encode(), json=True)
+
+
+def as_stored(file: ProfileFile) -> str:
+    """An operator's profile as JSON. A release from before strict profiles refuses their fields: only those that use them have them."""
+    unused = {name for name in ("strictness", "rate_limit") if not getattr(file, name)}
+    return file.model_dump_json(exclude=unused)
 
 
 def is_shipped(name: str) -> bool:

@@ -23,6 +23,7 @@ class _Case:
 
 _UNKNOWN_MEMBER: Final = r"^members: no user or group"
 _EXTERNAL_ID: Final = r"^members: no user or group .* externalIds? of (?:a user|users) of this directory\.$"
+RATE_LIMITED: Final = "The IdP sends more requests than the limit of this directory"  # how the sentence of that refusal begins
 _CASES: Final = (
     _Case(
         "User {} has this userName already. Let the IdP match on userName before it creates, or rename or delete that user in the IdP.",
@@ -56,6 +57,10 @@ _CASES: Final = (
           "choose the profile of this IdP, which may forgive it.", 400, "invalidValue"),
     _Case("The template names no schema of SCIM 2.0: put the URN of the detail into `schemas`, or choose the profile of this IdP.",
           400, "invalidSyntax", "schemas"),
+    _Case("The mapping sends an attribute or schema that this directory does not have: take it out of the mapping, register an extension "
+          "schema for it, or choose a profile that keeps unknown attributes.", 400, "invalidSyntax", "is not defined here"),
+    _Case("The IdP sends PATCH operations without a path, which this profile refuses: choose the profile of this IdP.",
+          400, "invalidSyntax", r"\] has no path"),
     _Case("The body is not what SCIM expects: check the IdP's JSON template, and that it is set to SCIM 2.0.", 400, "invalidSyntax"),
     _Case("The mapping names an unknown attribute: correct its target attribute, or register an extension schema for it.",
           400, "invalidPath"),
@@ -83,6 +88,8 @@ _CASES: Final = (
     _Case("Two systems write the same resource: let only one IdP provision it.", 412),
     _Case("The request is too large: let the IdP push the members of a group in smaller parts, by PATCH.", 413),
     _Case("The IdP sends another format: let it send application/scim+json.", 415),
+    _Case("Nothing to do: the IdP repeats the request. If it lasts, lower the IdP's rate of requests, or raise the limit: "
+          "scim-ledger directory rate-limit set.", 429, None, f"^{RATE_LIMITED}"),
     _Case("Nothing to do: the IdP repeats the request. If it lasts, lower the IdP's rate of requests.", 429),
     _Case("The IdP uses a feature that this service does not offer: switch it off in the IdP, or ignore this; nothing is lost.", 501),
     _Case("Nothing to do in the IdP: it repeats the request. If it lasts, see the service's log.", 503),

@@ -28,13 +28,14 @@ class Attribute:
     canonical_values: tuple[str, ...] = ()
     reference_types: tuple[str, ...] = ()
     description: str = ""
+    only_canonical: bool = False  # no other value than the canonical ones is accepted
     is_text: bool = field(
         init=False
     )  # a single string that clients write and read: any text that is not empty is stored as it is
 
     def __post_init__(self) -> None:
         plain = self.type == "string" and not self.multi_valued and self.mutability not in {"readOnly", "writeOnly"}
-        object.__setattr__(self, "is_text", plain and self.returned != "never")
+        object.__setattr__(self, "is_text", plain and self.returned != "never" and not self.only_canonical)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from api.authentication import presented
+from api.authentication import SlowedError, presented
 from api.database_errors import given_up, scim_error
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
@@ -25,6 +25,7 @@ from api.services import Services
 from api.spans import end_of_request, parent_of
 from api.strangers import address_of
 from database import patience
+from ledger.clients import find_clients
 from ledger.commands import parse_id
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
@@ -32,6 +33,7 @@ from ledger.events import ACTIVE, PAUSED
 from ledger.tokens import Token
 from ledger.trace_context import HEADER
 from operations.journal import formerly
+from operations.oauth import endpoint_of
 from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import BULK_OPERATIONS_MAX
@@ -40,7 +42,8 @@ from scim.leniency import Tolerance
 from scim.mistakes import Mistake, mistake_in
 from scim.redaction import redacted_filter
 from scim.respelling import endpoint_in
-from scim.schema import GROUP, USER, ResourceType
+from scim.schema import GROUP, RESOURCE_TYPES, USER, ResourceType
+from scim.strictness import Strictness, is_other_spelling_of_id
 from scim.work import AbandonedError
 
 SEARCH_BYTES_MAX = 2**20
@@ -105,8 +108,22 @@ async def _config(services: Services, call: Call, directory: Directory, _token: 
             bulk_payload_bytes_max=BULK_BYTES_MAX,
             sort_supported=True,
             results_max=COUNT_MAX,
+            oauth=await _oauth(services, directory),
+            interoperable=directory.profile.is_interoperable,
         ),
     )
+
+
+async def _oauth(services: Services, directory: Directory) -> discovery.OAuthTold | None:
+    """What is told of OAuth 2.0: where the profile puts it first, and where the directory has a client."""
+    primary = Strictness.OAUTH_FIRST in directory.profile.strictness
+    if not primary:
+        async with services.ledger.connection() as conn:
+            clients = await find_clients(conn, directory=directory.slug)
+        if all(client.revoked_at is not None for client in clients):
+            return None
+    endpoint = endpoint_of(services.base_url, directory.slug)
+    return discovery.OAuthTold(endpoint.url, endpoint.metadata_url, primary)
 
 
 async def _discover(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
@@ -289,6 +306,11 @@ class ScimApp:
             if call.found_directory is None:
                 self._note_mistake(call, *mistake_in(authorization))
             raise
+        except SlowedError:
+            mistake, claimed = mistake_in(authorization)
+            if mistake is not Mistake.WRONG_SECRET:  # nobody looked whether the secret is wrong, or the token has ended
+                self._note_mistake(call, mistake, claimed)
+            raise
 
     async def _answer(self, call: Call) -> Answer:
         route = _route(call)
@@ -317,6 +339,10 @@ class ScimApp:
         if call.path and (endpoint := endpoint_in(call.path[0], call.leniency) or call.path[0]) != call.path[0]:
             call.path[0] = endpoint
             route = _route(call)
+        if directory.rate_limit is not None:
+            await self._services.rates.check(directory)
+        if call.leniency.strict:
+            _check_exact_id(call)
         if directory.state != ACTIVE:
             await self._open_to(route.operation, directory)
         if route.methods is None:
@@ -344,6 +370,13 @@ class ScimApp:
                 raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
         if directory.is_closed:
             raise Forbidden(CLOSED_SAYS)
+
+
+def _check_exact_id(call: Call) -> None:
+    """Raises NotFound for an id in another spelling, where the profile compares ids exactly."""
+    named = call.path[1] if len(call.path) == 2 and call.path[0] in RESOURCE_TYPES else ""
+    if is_other_spelling_of_id(named) and call.leniency.demands(Strictness.EXACT_IDS):
+        raise NotFound
 
 
 def _who(call: Call | None, error: ScimError | None) -> dict[str, str]:

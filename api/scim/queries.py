@@ -33,6 +33,7 @@ from scim.projection import Projection, needs, project, read_projection
 from scim.respelling import respelt_filter, respelt_names
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, sort_key
+from scim.strictness import Strictness, refuse_undefined
 
 LONG_TEXT = 512  # characters of filter, attributes and sortBy together: reading more takes over a millisecond
 JOINED_BYTES_MAX = 2**20  # of an answer put together on the event loop
@@ -159,6 +160,8 @@ class Query:
         projections = {kind.name: self._read_projection(kind, search.attributes, search.excluded) for kind in kinds}
         one = self._one_of(kinds)
         wanted = parse_filter(search.filter, one) if search.filter is not None else None
+        if wanted is not None and self._call.leniency.demands(Strictness.KNOWN_ATTRIBUTES):
+            refuse_undefined(wanted)
         return ListRequest(search, projections, wanted, sort_key(search.sort_by, one) if search.sort_by is not None else None)
 
     def _one_of(self, kinds: Sequence[ResourceType]) -> ResourceType:

@@ -400,6 +400,27 @@ export interface TokenExpiringEvent extends Envelope {
   data: TokenExpiringData | Withheld | Erased | Unreadable;
 }
 
+/** `directory.rate_limit_changed`, see docs/events.md. */
+export interface DirectoryRateLimitChangedEvent extends Envelope {
+  type: "directory.rate_limit_changed";
+  subject: DirectorySubject;
+  data: RateLimitChangedData | Withheld | Erased | Unreadable;
+}
+
+/** `key.rotated`, see docs/events.md. */
+export interface KeyRotatedEvent extends Envelope {
+  type: "key.rotated";
+  subject: KeySubject;
+  data: KeyEpochFactsData | Withheld | Erased | Unreadable;
+}
+
+/** `key.rewrapped`, see docs/events.md. */
+export interface KeyRewrappedEvent extends Envelope {
+  type: "key.rewrapped";
+  subject: KeySubject;
+  data: KeyRewrappedData | Withheld | Erased | Unreadable;
+}
+
 /** `hold.placed`, see docs/events.md. */
 export interface HoldPlacedEvent extends Envelope {
   type: "hold.placed";
@@ -412,6 +433,13 @@ export interface HoldReleasedEvent extends Envelope {
   type: "hold.released";
   subject: HoldSubject;
   data: HoldReleasedData | Withheld | Erased | Unreadable;
+}
+
+/** `key.destroyed`, see docs/events.md. */
+export interface KeyDestroyedEvent extends Envelope {
+  type: "key.destroyed";
+  subject: KeySubject;
+  data: KeyEpochFactsData | Withheld | Erased | Unreadable;
 }
 
 /** Why an event happened; later releases may add causes. */
@@ -725,6 +753,40 @@ export interface HoldSubject {
   id: string;
 }
 
+/** A key epoch. `root_key`: the name of its root key at `provider`. */
+export interface KeyEpochFacts {
+  epoch: number;
+  key_id: string;
+  provider: string;
+  root_key: string;
+}
+
+export interface KeyEpochFactsData {
+  object: KeyEpochFacts;
+  changes: Array<Change>;
+}
+
+/** What was moved into the epoch: wrapped keys and sealed texts. */
+export interface KeyRewrapped {
+  epoch: number;
+  key_id: string;
+  keys: number;
+  notes: number;
+  provider: string;
+  root_key: string;
+}
+
+export interface KeyRewrappedData {
+  object: KeyRewrapped;
+  changes: Array<Change>;
+}
+
+/** The resource that the event is about; the group for memberships. */
+export interface KeySubject {
+  type: "Key";
+  id: string;
+}
+
 /** The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out.
 
 Text, as profiles of a release map it; a profile of your own that maps an attribute of another type gives that type. */
@@ -766,6 +828,19 @@ export interface MembershipData {
 
 /** The end of a resource whose attributes could not be opened any more. */
 export type NoData = Record<string, never>;
+
+/** The limit of SCIM requests that an operator set; without `per_second` and `burst` it is that of the profile again. */
+export interface RateLimitChanged {
+  burst?: number;
+  id: string;
+  per_second?: number;
+  slug: string;
+}
+
+export interface RateLimitChangedData {
+  object: RateLimitChanged;
+  changes: Array<Change>;
+}
 
 /** `reason` is a fixed word. */
 export interface ReplayFailed {
@@ -1059,8 +1134,12 @@ export type LedgerEvent =
   | ClientRotatedEvent
   | ClientRevokedEvent
   | TokenExpiringEvent
+  | DirectoryRateLimitChangedEvent
+  | KeyRotatedEvent
+  | KeyRewrappedEvent
   | HoldPlacedEvent
-  | HoldReleasedEvent;
+  | HoldReleasedEvent
+  | KeyDestroyedEvent;
 
 /** The name of an event type. */
 export type EventType = LedgerEvent["type"];

@@ -3,13 +3,16 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runtime.cli.nouns import COMPLETE, PROGRAM, new_group
 from runtime.cli.printing import AsJson, cell, list_of, print_list, say
 from runtime.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from runtime.backup import EpochOf
 
 app = new_group("What works on the machine itself.")
 
@@ -65,9 +68,13 @@ def backup(
     made, size = backup_here(target, progress_bar, trial=trial)
     text = (
         f"Backed up {target}: {size / 2**20:.0f} MiB, all events up to position {made.position}; checked{', and started once' if trial else ''}.\n"
-        f"It opens only with key {made.key_id}: keep a copy of the key file, apart from the backup."
+        f"It opens only with {_roots(made.epochs)}: keep a copy of what holds them, apart from the backup."
     )
     say(as_json, {"backup": str(target), "bytes": size, **asdict(made)}, text)
+
+
+def _roots(epochs: "list[EpochOf]") -> str:
+    return " and ".join(f"root key {one['root']} ({one['provider']})" for one in epochs)
 
 
 @app.command()

@@ -36,6 +36,7 @@ NOUNS: Final[Nouns] = {
     "group": Noun("resources", "The current groups of a directory.", "groups"),
     "token": Noun("token", "Bearer tokens."),
     "client": Noun("oauth_client", "OAuth 2.0 clients of IdPs."),
+    "key": Noun("key", "Key epochs: the keys with which everything is sealed."),
     "events": Noun("events", "The feed."),
     "consumer": Noun("consumer", "Named readers of the feed."),
     "blocked": Noun("deliveries", "Deliveries that failed.", "blocked"),
@@ -50,6 +51,7 @@ DIRECTORY_NOUNS: Final[Nouns] = {
     "profile": Noun("profile", "Profiles: how kinds of IdP write SCIM."),
     "schema": Noun("schema", "Extension schemas of a directory."),
     "surge": Noun("surge", "The brake on too many revocations in an hour."),
+    "rate-limit": Noun("rate_limit", "How many SCIM requests a directory may send."),
 }
 
 

@@ -51,6 +51,9 @@ VERBS: Final[Mapping[str, Route]] = {
     "directory surge show": _get(f"{_DIRECTORY}/surge"),
     "directory surge set": Route("PUT", f"{_DIRECTORY}/surge"),
     "directory surge release": _post(f"{_DIRECTORY}/surge/release"),
+    "directory rate-limit show": _get(f"{_DIRECTORY}/rate-limit"),
+    "directory rate-limit set": Route("PUT", f"{_DIRECTORY}/rate-limit"),
+    "directory rate-limit reset": Route("DELETE", f"{_DIRECTORY}/rate-limit"),
     "user list": _get(f"{_DIRECTORY}/users"),
     "user show": _get(f"{_DIRECTORY}/users/{{user}}"),
     "group list": _get(f"{_DIRECTORY}/groups"),
@@ -66,6 +69,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "client show": _get("/v1/clients/{client}"),
     "client rotate": _post("/v1/clients/{client}/rotate"),
     "client revoke": Route("DELETE", "/v1/clients/{client}"),
+    "key list": _get("/v1/keys"),
     "events list": _get("/v1/events"),
     "events tail": _get("/v1/events"),
     "events get": _get("/v1/events/{event_id}"),
@@ -114,7 +118,21 @@ VERBS: Final[Mapping[str, Route]] = {
 }
 # Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").
 LOCAL: Final = frozenset(
-    {"serve", "migrate", "backup", "restore", "settings", "demo", "completion", "replay rebuild", "replay verify", "erase scan"}
+    {
+        "serve",
+        "migrate",
+        "backup",
+        "restore",
+        "settings",
+        "demo",
+        "completion",
+        "replay rebuild",
+        "replay verify",
+        "key rotate",
+        "key rewrap",
+        "key destroy",
+        "erase scan",
+    }
 )
 # Further routes of a verb, under a name that is no command -> the verb.
 PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}

@@ -216,7 +216,7 @@ def test_every_verb_that_reads_answers_in_text_and_in_json(service: Service, tol
 
 
 LISTS = {
-    "doctor": (), "settings": (), "replay status": (), "events list": (), "consumer list": (), "token list": (), "client list": (), "directory list": (), "requests list": (),
+    "doctor": (), "settings": (), "replay status": (), "events list": (), "consumer list": (), "token list": (), "client list": (), "key list": (), "directory list": (), "requests list": (),
     "replay list": (), "directory profile list": (), "directory schema list": ("acme",), "blocked list": ("{consumer}",), "parked list": ("{consumer}",),
     "consumer pull": ("{consumer}",), "audit population": ("acme",), "audit members": ("acme", "{group}"), "audit access": ("acme", "{user}"),
     "audit diff": ("acme", "--from", "seq:1"), "user list": ("acme",), "group list": ("acme",), "erase list": ("acme",), "hold list": ("acme",),

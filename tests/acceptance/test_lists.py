@@ -11,7 +11,7 @@ from tests.served import served
 CORE_USER, CORE_GROUP = (f"urn:ietf:params:scim:schemas:core:2.0:{kind}" for kind in ("User", "Group"))
 LISTS = (
     "/v1/consumers", "/v1/directories", "/v1/directories/acme/schemas", "/v1/events", "/v1/events?directory=acme", "/v1/profiles", "/v1/replays",
-    "/v1/requests", "/v1/tokens", "/v1/clients", "/v1/audit/acme/population", "/v1/audit/acme/diff?from=seq:1", "/v1/consumers/listed/blocked",
+    "/v1/requests", "/v1/tokens", "/v1/clients", "/v1/keys", "/v1/audit/acme/population", "/v1/audit/acme/diff?from=seq:1", "/v1/consumers/listed/blocked",
     "/v1/consumers/listed/parked", "/v1/consumers/listed/events", "/v1/audit/acme/users/{user}/access", "/v1/audit/acme/groups/{group}/members",
     "/v1/directories/acme/users", "/v1/directories/acme/groups",
     "/v1/directories/acme/erasures", "/v1/directories/acme/holds",

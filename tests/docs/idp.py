@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scim.leniency import LISTED
 from scim.profile import PROFILE_FOLDER, Profile, ProfileFile, Representation, format_schema, profile_of, shipped
+from scim.strictness import Strictness
 from tests.docs.guides import Citations, Claim, Requests, guides_of, rendered, table
 
 DOCS = Path(__file__).parents[2] / "docs" / "idp"
@@ -80,7 +81,10 @@ def forgiven(profile: Profile) -> str:
         "userName": "If a group member is not an id of this service, it means the user with that `userName`.",
     }
     rows = [(f"`{tolerance}`", tolerance.forgives) for tolerance in LISTED if tolerance in profile.tolerances]
-    return table(("tolerance", "what is accepted"), rows) + f"\n{members[profile.unknown_member]}\n"
+    said = table(("tolerance", "what is accepted"), rows) if rows else "Nothing is forgiven.\n"
+    strict = [(f"`{one}`", one.demands) for one in Strictness if one in profile.strictness]
+    demanded = f"\nAnd it is stricter than the RFCs:\n\n{table(('strictness', 'what it means'), strict)}" if strict else ""
+    return f"{said}{demanded}\n{members[profile.unknown_member]}\n"
 
 
 def index(_: Profile) -> str:

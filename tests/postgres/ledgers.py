@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,10 +17,12 @@ from ledger.commands import Command, CreateGroup, CreateUser, DeleteUser, PatchG
 from ledger.cursor import BEGINNING, Cursor
 from ledger.directories import Directory
 from ledger.feed import Page, Selection
+from ledger.key_epochs import found_or_adopt
+from ledger.private_files import write_private
+from ledger.root_keys.local import FileKeys
 from ledger.sealing import Kek
 from ledger.transaction import Outcome, Submission
 from operations.consumers import Webhooks
-from runtime.bootstrap import note_kek
 from runtime.identifiers import uuid7
 from runtime.wiring import now_us, open_services
 from scim.casefolding import casefold
@@ -77,6 +81,15 @@ class Ledger:
         return await self.services.ledger.feed.page(connection, wanted, after or Cursor(0, BEGINNING), limit)
 
 
+async def note_kek(url: str, kek: Kek) -> None:
+    """Begin the ledger with this key, as a service with a key file does. No effect if it has begun."""
+    with tempfile.TemporaryDirectory() as place:
+        file = FileKeys(Path(place) / "kek")
+        write_private(file.path, kek.key(1).hex())
+        async with await connect(url) as conn:
+            await found_or_adopt(conn, [file])
+
+
 def id_of(outcome: Outcome) -> UUID:
     assert outcome.document is not None
     return UUID(outcome.document["id"])
@@ -89,9 +102,7 @@ async def opened(
 ) -> AsyncIterator[Ledger]:  # fmt: skip
     """Create directory `acme` in a fresh database and open the services on it (through the address `serve_through`, if given)."""
     kek = kek or Kek.of(os.urandom(32))
-    conn = await connect(url)
-    await note_kek(conn, kek)  # does nothing if the ledger has the key's id already
-    await conn.close()
+    await note_kek(url, kek)
     async with administration(url, kek) as acts:
         if await acts.directory("_system") is None:
             await acts.create_directory("_system")

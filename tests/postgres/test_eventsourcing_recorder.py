@@ -188,7 +188,7 @@ def test_a_subscription_yields_existing_and_then_new_events(history) -> None:
 def test_a_projection_of_a_user_follows_the_ledger(history, tmp_path: Path) -> None:
     """examples/access_list.py in the library's own runner catches up, follows, and stores its place."""
     url, kek, act = history
-    (tmp_path / "kek").write_text(kek.key.hex())
+    (tmp_path / "kek").write_text(kek.key(1).hex())
     with follow({"LEDGER_DATABASE_URL": url, "LEDGER_KEK_FILE": str(tmp_path / "kek")}) as runner:
 
         async def more(ledger):

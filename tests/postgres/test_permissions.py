@@ -187,7 +187,7 @@ NOBODY = {"type": "User", "id": str(UUID(int=0))}
 BODIES: dict[str, Any] = {
     "erasures.create": {"subject": NOBODY, **REASON}, "holds.place": {"subject": NOBODY, "matter": "m"},
     "consumers.put": {"retry_schedule": [-1]}, "consumers.acknowledge": {"through": "c_"}, "consumers.seek": {"to": "now", "reason": "r", "dry_run": True},
-    "consumers.rotate_secret": {}, "consumers.close_fork": REASON, "deliveries.act": REASON, "surges.set": {"per_hour": 5}, "surges.release": REASON,
+    "consumers.rotate_secret": {}, "consumers.close_fork": REASON, "deliveries.act": REASON, "surges.set": {"per_hour": 5}, "rate_limits.set": {"per_second": 50, "burst": 500}, "surges.release": REASON,
     "schemas.register": {"schema": {}}, "profiles.set": {"profile": "nothing-of-that-name"}, "directories.create": {"slug": "Not a slug"},
     "directories.pause": REASON, "directories.resume": REASON, "directories.accept_clock": REASON, "directories.close": {"reason": "r", "confirm": "not its name"},
     "tokens.issue": {"role": "none", "name": "n"}, "tokens.rotate": {"overlap_seconds": -1}, "clients.rotate": {"overlap_seconds": -1},

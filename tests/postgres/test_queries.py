@@ -27,8 +27,8 @@ BLOCKS = {
     for name, block in load_queries(str(path)).items()
 }
 OWNED = {
-    f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")
-}  # the serving role may not swap tables
+    "runtime.key_rotation", *(f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")),
+}  # fmt: skip  # the serving role may not swap tables, and not change keys
 ERASING = {"ledger.erasing:delete_bodies_of", "ledger.erasing:delete_keys_of"}  # run as ledger_eraser
 SWEEPING = {"operations.aftercare:switch_wal"}  # run as the owner, where the server allows it
 SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")

@@ -47,6 +47,7 @@ COLUMNS = {
     "erasures": {"counts": COUNTED, "recipients": COUNTED, "mentions": COUNTED, "refused": OURS},
     "holds": {"placed_by": OURS, "released_by": OURS},
     "extension_schemas": {"resource_type": OURS, "urn": SETUP, "document": SETUP},
+    "key_epochs": {"provider": OURS, "root": "the name of a root key at its provider, such as an ARN: no data"},
     "migrations": {"name": OURS, "checksum": OURS},
     "open_deliveries": {"error": OURS},
     "profiles": {"name": SLUGS, "document": SETUP},

@@ -448,6 +448,30 @@ class TokenExpiringEvent(Envelope):
     data: TokenExpiringData | Withheld | Erased | Unreadable
 
 
+class DirectoryRateLimitChangedEvent(Envelope):
+    """`directory.rate_limit_changed`, see docs/events.md."""
+
+    type: Literal["directory.rate_limit_changed"]
+    subject: DirectorySubject
+    data: RateLimitChangedData | Withheld | Erased | Unreadable
+
+
+class KeyRotatedEvent(Envelope):
+    """`key.rotated`, see docs/events.md."""
+
+    type: Literal["key.rotated"]
+    subject: KeySubject
+    data: KeyEpochFactsData | Withheld | Erased | Unreadable
+
+
+class KeyRewrappedEvent(Envelope):
+    """`key.rewrapped`, see docs/events.md."""
+
+    type: Literal["key.rewrapped"]
+    subject: KeySubject
+    data: KeyRewrappedData | Withheld | Erased | Unreadable
+
+
 class HoldPlacedEvent(Envelope):
     """`hold.placed`, see docs/events.md."""
 
@@ -462,6 +486,14 @@ class HoldReleasedEvent(Envelope):
     type: Literal["hold.released"]
     subject: HoldSubject
     data: HoldReleasedData | Withheld | Erased | Unreadable
+
+
+class KeyDestroyedEvent(Envelope):
+    """`key.destroyed`, see docs/events.md."""
+
+    type: Literal["key.destroyed"]
+    subject: KeySubject
+    data: KeyEpochFactsData | Withheld | Erased | Unreadable
 
 
 # Why an event happened; later releases may add causes.
@@ -789,6 +821,43 @@ class HoldSubject(TypedDict):
     id: str
 
 
+class KeyEpochFacts(TypedDict):
+    """A key epoch. `root_key`: the name of its root key at `provider`."""
+
+    epoch: int
+    key_id: str
+    provider: str
+    root_key: str
+
+
+class KeyEpochFactsData(TypedDict):
+    object: KeyEpochFacts
+    changes: list[Change]
+
+
+class KeyRewrapped(TypedDict):
+    """What was moved into the epoch: wrapped keys and sealed texts."""
+
+    epoch: int
+    key_id: str
+    keys: int
+    notes: int
+    provider: str
+    root_key: str
+
+
+class KeyRewrappedData(TypedDict):
+    object: KeyRewrapped
+    changes: list[Change]
+
+
+class KeySubject(TypedDict):
+    """The resource that the event is about; the group for memberships."""
+
+    type: Literal["Key"]
+    id: str
+
+
 class MappedUser(TypedDict):
     """The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out.
 
@@ -834,6 +903,20 @@ class MembershipData(TypedDict):
 
 class NoData(TypedDict):
     """The end of a resource whose attributes could not be opened any more."""
+
+
+class RateLimitChanged(TypedDict):
+    """The limit of SCIM requests that an operator set; without `per_second` and `burst` it is that of the profile again."""
+
+    burst: NotRequired[int]
+    id: str
+    per_second: NotRequired[int]
+    slug: str
+
+
+class RateLimitChangedData(TypedDict):
+    object: RateLimitChanged
+    changes: list[Change]
 
 
 class ReplayFailed(TypedDict):
@@ -1137,6 +1220,10 @@ Event: TypeAlias = (
     | ClientRotatedEvent
     | ClientRevokedEvent
     | TokenExpiringEvent
+    | DirectoryRateLimitChangedEvent
+    | KeyRotatedEvent
+    | KeyRewrappedEvent
     | HoldPlacedEvent
     | HoldReleasedEvent
+    | KeyDestroyedEvent
 )

@@ -67,7 +67,7 @@ def test_no_two_locks_of_the_list_have_the_same_keys() -> None:
     """Class 3 is used for two locks: that of a consumer, whose number is never 0, and that of a rebuild, with 0."""
     keys = [(lock.number, lock.key) for lock in LOCKS.values()]
     assert len(set(keys)) == len(keys)
-    assert {lock.number for lock in LOCKS.values()} == {1, 2, 3, 4, 5, 6, 7, 8, 9, 7302001}
+    assert {lock.number for lock in LOCKS.values()} == {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 7302001}
 
 
 def test_the_lock_of_the_ledger_is_the_last() -> None:

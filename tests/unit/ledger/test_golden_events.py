@@ -23,6 +23,7 @@ from ledger.events import (
     EVENT_TYPES,
     GROUP,
     HOLD,
+    KEY,
     OPERATOR,
     REPLAY,
     SURGE,
@@ -53,6 +54,7 @@ OWNERS = {
     "hold": HOLD,
     "consumer": CONSUMER,
     "delivery": CONSUMER,
+    "key": KEY,
     "replay": REPLAY,
 }
 RELEASES = (0, 21, 41, 44, 48, 49, 52, 53, len(EVENT_TYPES))  # the number of types before each release: where its types begin

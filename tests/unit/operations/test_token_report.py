@@ -11,6 +11,7 @@ import pytest
 from ledger.bindings import TokenRow
 from ledger.client_bindings import ClientRow
 from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED
+from ledger.key_epochs import Epoch
 from operations.token_report import KINDS, Evidence, findings_of
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -113,8 +114,9 @@ def test_seven_faults_are_seven_findings() -> None:
 
 def test_the_secret_of_a_client_that_nobody_rotated_for_a_year() -> None:
     fresh = ClientRow(
-        UUID(int=1), "acme", "okta", "secret", created_at=NOW - timedelta(days=400), rotated_at=NOW - timedelta(days=364)
-    )
+        UUID(int=1), "acme", "okta", "secret", created_at=NOW - timedelta(days=400), rotated_at=NOW - timedelta(days=364),
+        last_used_at=NOW,
+    )  # fmt: skip
     old = replace(fresh, id=UUID(int=2), rotated_at=NOW - timedelta(days=365))
     never, signing = replace(fresh, id=UUID(int=3), rotated_at=None), replace(old, id=UUID(int=4), auth="jwt")
     revoked = replace(old, id=UUID(int=5), revoked_at=NOW)
@@ -125,3 +127,31 @@ def test_the_secret_of_a_client_that_nobody_rotated_for_a_year() -> None:
     ]
     assert found[0]["fix"] == f"scim-ledger client rotate {old.id}"
     assert found[0]["subject"]["kind"] == "client"
+
+
+def test_a_client_that_nobody_uses_is_found_and_a_revoked_one_is_not() -> None:
+    used = ClientRow(UUID(int=1), "acme", "okta", "jwt", created_at=NOW - 100 * DAY, last_used_at=NOW - 89 * DAY)
+    idle = replace(used, id=UUID(int=2), last_used_at=NOW - 90 * DAY)
+    never = replace(used, id=UUID(int=3), last_used_at=None)
+    fresh = replace(never, id=UUID(int=4), created_at=NOW - 6 * DAY)
+    revoked = replace(idle, id=UUID(int=5), revoked_at=NOW)
+    told = list(findings_of(Evidence(NOW, BORN, [], clients=[used, idle, never, fresh, revoked])))
+    assert [(one["finding"], one["subject"]["id"], one["since"]) for one in told] == [
+        ("unused", str(idle.id), idle.last_used_at), ("never_used", str(never.id), never.created_at),
+    ]  # fmt: skip
+    assert {one["fix"] for one in told} == {f"scim-ledger client revoke {row.id}" for row in (idle, never)}
+
+
+def epoch(number: int, active_at: datetime | None, wrapped: bytes | None = b"w") -> Epoch:
+    return Epoch(number, bytes(8), "file", str(number), wrapped, BORN, active_at, None, None)
+
+
+def test_an_old_key_epoch_and_one_that_could_be_destroyed_for_long_are_found() -> None:
+    assert found(epochs=[epoch(1, NOW - 364 * DAY)]) == []
+    (old,) = findings_of(Evidence(NOW, BORN, [], epochs=[epoch(1, None, None), epoch(2, NOW - 365 * DAY), epoch(3, None)]))
+    assert (old["finding"], old["subject"]["id"], old["since"]) == ("key_old", "2", NOW)
+    assert old["fix"] == "scim-ledger key rotate, then key rewrap"
+    assert found(epochs=[epoch(1, NOW - 500 * DAY), epoch(2, NOW - 89 * DAY)]) == []
+    (left,) = findings_of(Evidence(NOW, BORN, [], epochs=[epoch(1, NOW - 500 * DAY), epoch(2, NOW - 90 * DAY)]))
+    assert (left["finding"], left["subject"]["id"], left["since"]) == ("key_old", "1", NOW)
+    assert left["fix"] == "scim-ledger key rewrap, then key destroy 1"

@@ -25,15 +25,13 @@ def test_it_accepts_connections_and_says_what_is_away(tmp_path: Path, monkeypatc
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     key = os.urandom(32)
     settings = Settings(data_dir=tmp_path)
-    settings.kek_path.write_text(key.hex())
-    settings.kek_path.chmod(0o600)
     away = f"host={tmp_path} dbname=x user=x"
 
     async def run() -> list[httpx.Response]:
         with socket.create_server(("127.0.0.1", 0)) as door:
             signals = serve.Signals()
             serving = asyncio.create_task(
-                serve._served(settings, Urls(away, away), serve.Doors(door, None), signals, Kek.of(key).id, Process("serve-1"))
+                serve._served(settings, Urls(away, away), serve.Doors(door, None), signals, Kek.of(key), Process("serve-1"))
             )
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{door.getsockname()[1]}", timeout=8) as http:
                 asked = asyncio.gather(

@@ -49,7 +49,7 @@ def test_each_file_is_a_profile_and_agrees_with_the_json_schema(text: str) -> No
 
 
 def test_there_is_one_for_each_kind_of_idp() -> None:
-    kinds = {"entra", "okta", "google", "onelogin", "jumpcloud", "ping", "generic"}
+    kinds = {"entra", "okta", "google", "onelogin", "jumpcloud", "ping", "generic", "ipsie"}
     assert {text.partition("@")[0] for text in shipped()} == kinds | {"generic-externalid", "generic-username"}
 
 
