@@ -142,7 +142,7 @@ def routes(services: Services) -> APIRouter:
             return _answer(_busy(often.detail, often.retry_after))
         except _RefusedError as refused:
             return _answer(refused)
-        services.authentication.used[granted.client] = Use(TOKEN_PATH, address_of(request.scope))
+        services.authentication.used[granted.client] = Use(f"POST {TOKEN_PATH}", address_of(request.scope))
         answer = Json[AccessToken](
             {"access_token": granted.text, "token_type": "Bearer", "expires_in": granted.expires_in, "scope": SCOPE}
         )

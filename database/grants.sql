@@ -19,7 +19,7 @@ grant update (profile, closed_at) on directories to ledger_app;
 grant select, insert on tokens to ledger_app;
 grant update (revoked_at, last_used_at, expires_at, superseded_by, seal, last_used_place, warned_days) on tokens to ledger_app;  -- a trigger lets each only shrink what it grants
 grant select, insert on clients to ledger_app;
-grant update (secret_hash, former_hash, former_until, rotations, rotated_at, seal, revoked_at, last_used_at) on clients to ledger_app;  -- a trigger allows only rotations and the end
+grant update (secret_hash, former_hash, former_until, rotations, rotated_at, seal, revoked_at, last_used_at, last_used_place) on clients to ledger_app;  -- a trigger allows only rotations and the end
 grant select, insert, delete on access_tokens, client_assertions to ledger_app;  -- pruned when they have expired
 grant update (expires_at) on client_assertions to ledger_app;
 grant select, insert, update, delete on users, groups, memberships, states, directory_states to ledger_app;  -- read models

@@ -231,11 +231,12 @@ create table clients (
     rotated_at   timestamptz,
     revoked_at   timestamptz,
     last_used_at timestamptz,
-    seal         bytea not null                 -- HMAC over the rights in the row, with a key that only the service has
+    seal         bytea not null,                -- HMAC over the rights in the row, with a key that only the service has
+    last_used_place bytea                       -- route and network of the last use, sealed
 ) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
 create index clients_of_directory on clients (directory);
 grant select, insert on clients to ledger_app;
-grant update (secret_hash, former_hash, former_until, rotations, rotated_at, seal, revoked_at, last_used_at) on clients to ledger_app;  -- a trigger allows only rotations and the end
+grant update (secret_hash, former_hash, former_until, rotations, rotated_at, seal, revoked_at, last_used_at, last_used_place) on clients to ledger_app;  -- a trigger allows only rotations and the end
 
 -- keep_client: whom a client belongs to and its keys never change, its secret only with a further rotation, and it is revoked once.
 create function keep_client() returns trigger language plpgsql as $$

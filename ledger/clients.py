@@ -16,7 +16,7 @@ import orjson
 import structlog
 from msgspec import Meta
 
-from database.arrays import byteas, int2s, uuids
+from database.arrays import byteas, int2s
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.bindings import sound
@@ -39,6 +39,7 @@ from ledger.events import CLIENT, CLIENT_CREATED, CLIENT_REVOKED, CLIENT_ROTATED
 from ledger.refused import StateError
 from ledger.rendering import rfc3339
 from ledger.sealing import Kek, open_payload, unwrap_key
+from ledger.token_use import UsedFrom
 from ledger.tokens import TOKEN_OVERLAP_S_MAX, Issuer, Token, TokenRefusedError, new_text, token_hash
 
 SQL = load_queries(__file__)
@@ -155,16 +156,17 @@ class ShownClient(TypedDict):
     rotated_at: Instant | None
     old_secret_until: Instant | None
     last_used_at: Instant | None
+    last_used_from: UsedFrom | None
     revoked_at: Instant | None
     state: ClientState
 
 
-def shown_client(row: ClientRow, now: datetime) -> ShownClient:
+def shown_client(row: ClientRow, now: datetime, used: UsedFrom | None = None) -> ShownClient:
     """The JSON of a client (docs/operations.md, "OAuth 2.0"); its secret is not in it."""
     said: ShownClient = {
         "object": "client", "id": str(row.id), "client_id": row.client_id, "directory": row.directory, "name": row.name, "auth": row.auth,
         "created_at": row.created_at, "created_by": row.created_by, "rotated_at": row.rotated_at, "old_secret_until": row.former_until,
-        "last_used_at": row.last_used_at, "revoked_at": row.revoked_at, "state": row.state(now),
+        "last_used_at": row.last_used_at, "last_used_from": used, "revoked_at": row.revoked_at, "state": row.state(now),
     }  # fmt: skip
     if row.jwks is not None:
         said["jwks"] = orjson.loads(row.jwks)
@@ -253,11 +255,6 @@ def token_of_access(row: AccessRow) -> Token:
     """The rights of an access token: those of a bearer token of role scim for the client's directory."""
     client = row.client
     return Token(row.id, "scim", client.name, (client.directory,), ("*",), True, expires_at=row.expires_at, client=client.id)
-
-
-async def touch_clients(conn: Connection, used: Iterable[UUID]) -> None:
-    """Note that these clients, or tokens of theirs, were used."""
-    await conn.execute(SQL["touch_clients"], (uuids(list(used)),))
 
 
 async def prune_access(conn: Connection) -> None:

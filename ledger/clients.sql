@@ -57,11 +57,6 @@ insert into access_tokens (id, hash, client, expires_at, seal) select $1, $2, cl
 -- A row if the assertion is remembered: then it was used; else too many of its client are.
 select from client_assertions where client = $1 and jti = $2;
 
--- touch_clients --
--- Once a minute for all used clients. Losing it is harmless, so it does not wait for a synchronous standby.
-update clients set last_used_at = greatest(last_used_at, clock_timestamp()) where id = any($1::uuid[])
-returning set_config('synchronous_commit', 'local', true);
-
 -- prune_access_tokens --
 -- A day after their end, so that until then the journal can tell whose they were.
 delete from access_tokens where ctid = any(array(

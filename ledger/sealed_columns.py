@@ -38,6 +38,7 @@ WRAPPED: Final = (
     WrappedKeys("subject_keys", "wrapped", "(select d.uuid from ledger.directories d where d.id = t.directory)", "t.obj"),
 )  # fmt: skip
 NOTES: Final = (
+    SealedNotes("clients", "last_used_place", "use", "t.id"),
     SealedNotes("consumers", "sealed_url", "url", "t.uuid"),
     SealedNotes("consumers", "secret", "secret", "t.uuid"),
     SealedNotes("consumers", "secret_before", "secret", "t.uuid"),

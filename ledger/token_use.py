@@ -1,4 +1,4 @@
-"""Where and when tokens are used: noted every few seconds, sealed, because an address is personal data."""
+"""Where and when tokens and OAuth 2.0 clients are used: noted every few seconds, sealed, because an address is personal data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -45,7 +45,7 @@ def network_of(address: str) -> str | None:
 
 
 async def note_uses(conn: Connection, kek: Kek, used: Mapping[UUID, Use], random: Callable[[int], bytes]) -> None:
-    """Note that these tokens were used, and where."""
+    """Note that these tokens and clients were used, and where."""
     places = [
         seal_note(kek, orjson.dumps([use.route, network_of(use.address)]).decode(), kind="use", owner=token, random=random)
         for token, use in used.items()
@@ -54,7 +54,7 @@ async def note_uses(conn: Connection, kek: Kek, used: Mapping[UUID, Use], random
 
 
 async def last_uses(conn: Connection, kek: Kek, tokens: Sequence[UUID]) -> dict[UUID, UsedFrom]:
-    """Where these tokens were used last. Those that were not used since this is noted are left out, and damaged notes too."""
+    """Where these tokens or clients were used last. Those that were not used since this is noted are left out, and damaged notes too."""
     found: dict[UUID, UsedFrom] = {}
     cursor = await conn.cursor(binary=True).execute(SQL["last_uses"], (uuids(list(tokens)),))
     for token, place in await cursor.fetchall():

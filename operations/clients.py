@@ -11,6 +11,7 @@ from ledger.client_bindings import ClientRow
 from ledger.clients import ShownClient, find_clients, shown_client
 from ledger.directories import Directory
 from ledger.lifecycle import check_open
+from ledger.token_use import last_uses
 from ledger.tokens import database_clock
 from operations.admin_commands import record
 from operations.admission import on_client, on_directory, operation, reached_directory
@@ -82,15 +83,17 @@ async def list_all(ledger: OpenLedger, caller: Caller, *, directory: str | None)
         await reached_directory(ledger, caller, directory)
     async with ledger.connection() as conn:
         now = await database_clock(conn)
-        rows = await find_clients(conn, directory=directory)
-    return [shown_client(row, now) for row in rows if caller.token.reaches(row.directory)]
+        rows = [row for row in await find_clients(conn, directory=directory) if caller.token.reaches(row.directory)]
+        used = await last_uses(conn, ledger.kek, [row.id for row in rows])
+    return [shown_client(row, now, used.get(row.id)) for row in rows]
 
 
 @on_client("clients.show")
 async def show(ledger: OpenLedger, _caller: Caller, client: ClientRow) -> ShownClient:
     """One OAuth 2.0 client, without its secret."""
     async with ledger.connection() as conn:
-        return shown_client(client, await database_clock(conn))
+        used = await last_uses(conn, ledger.kek, [client.id])
+        return shown_client(client, await database_clock(conn), used.get(client.id))
 
 
 @on_client("clients.rotate")

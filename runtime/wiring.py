@@ -29,7 +29,7 @@ from database.releases import SchemaRelation
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
-from ledger.clients import live_access, prune_access, touch_clients
+from ledger.clients import live_access, prune_access
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
 from ledger.forgetting import Forgetting
@@ -414,6 +414,5 @@ async def _touch_used(services: Services) -> None:
     try:
         async with services.ledger.connection() as conn:
             await note_uses(conn, services.ledger.kek, used, services.ledger.entropy)
-            await touch_clients(conn, used)
     except psycopg.Error:
         services.authentication.used = used | services.authentication.used  # newer uses win

@@ -81,7 +81,9 @@ class Application:
 
 
 @contextmanager
-def everybody_works(service: Service, app: Application, created: list[str]) -> Generator[dict[str, Worker]]:
+def everybody_works(
+    service: Service, app: Application, created: list[str], client: dict[str, Any]
+) -> Generator[dict[str, Worker]]:
     def write(http: httpx.Client, headers: dict[str, str]) -> httpx.Response:
         name = uuid4().hex
         answer = http.post(
@@ -101,6 +103,7 @@ def everybody_works(service: Service, app: Application, created: list[str]) -> G
         "auditor": reading("/v1/audit/acme/population?as_of=seq:head&limit=1"), "admin": reading("/v1/tokens"),
     }  # fmt: skip
     workers = {role: Worker(service.first_run["tokens"][role], asks[role]) for role in ROLES}
+    workers["oauth"] = Worker(client["client_secret"], Idp(service, client, created))
     for worker in workers.values():
         worker.start()
     try:
@@ -126,6 +129,48 @@ def rotate_token(service: Service, worker: Worker, role: str) -> None:
     worker.goes_on_with(new["token"])
 
 
+class Idp:
+    """An IdP with an OAuth 2.0 client: it asks for an access token before each tenth user that it creates."""
+
+    def __init__(self, service: Service, client: dict[str, Any], created: list[str]) -> None:
+        self.service, self.client, self.created, self.asked, self.access = service, client, created, 0, ""
+
+    def __call__(self, http: httpx.Client, headers: dict[str, str]) -> httpx.Response:
+        """`headers` has the client's secret where others have their token."""
+        secret = headers["Authorization"].removeprefix("Bearer ")
+        if self.asked % 10 == 0:
+            granted = http.post(
+                self.client["token_endpoint"], data={"grant_type": "client_credentials"}, auth=(self.client["client_id"], secret)
+            )
+            if not granted.is_success:
+                return granted
+            self.access = granted.json()["access_token"]
+        self.asked += 1
+        name = uuid4().hex
+        answer = http.post(
+            f"{self.service.scim}/Users",
+            json={"schemas": [USER], "userName": name},
+            headers={"Authorization": f"Bearer {self.access}", "Content-Type": "application/scim+json"},
+        )
+        if answer.is_success:
+            self.created.append(name)
+        return answer
+
+
+def rotate_client(service: Service, worker: Worker, client: dict[str, Any]) -> None:
+    """The IdP gets the new secret while both work, and goes on with it until it has asked for an access token with it."""
+    new = cli(service, "client", "rotate", client["id"])
+    for _ in range(6):
+        worker.goes_on_with(new["client_secret"])
+    assert cli(service, "client", "show", client["id"])["state"] == "overlapping"
+
+
+def rotate_keys(service: Service) -> None:
+    assert cli(service, "key", "rotate")["epoch"] == 2
+    assert cli(service, "key", "rewrap")["unreadable"] == 0
+    assert cli(service, "key", "destroy", "1", "--yes")["epoch"] == 1
+
+
 def rotate_webhook(service: Service, hook: Receiver) -> None:
     """The receiver takes both secrets first, so it does not matter when the first request with the new one comes."""
     new = cli(service, "consumer", "rotate-secret", "hook")["secret"]
@@ -143,10 +188,13 @@ def test_every_credential_is_rotated_under_load_and_nothing_is_refused_or_lost(r
             f"{consumers}/hook", json={"mode": "webhook", "url": hook.url, "directories": ["acme"], "start": "now"}
         )
         hook.secrets = [made.json()["secret"]]
-        with everybody_works(running, app, created) as workers:
+        client = cli(running, "client", "create", "acme", "--name", "idp")
+        with everybody_works(running, app, created, client) as workers:
             for role in ROLES:
                 rotate_token(running, workers[role], role)
             rotate_webhook(running, hook)
+            rotate_client(running, workers["oauth"], client)
+            rotate_keys(running)
         refused = {role: worker.refused for role, worker in workers.items()}
         assert not any(refused.values()), refused
         app.rest(workers["consumer"].token)

@@ -547,7 +547,11 @@ def test_the_use_of_a_client_is_noted(app_url: str) -> None:
         client = await edge.client()
         await edge.token(client)
         await _touch_used(edge.services)
-        assert (await edge.ask("GET", f"/v1/clients/{client['id']}")).json()["last_used_at"] is not None
+        (listed,) = (await edge.ask("GET", "/v1/clients")).json()["data"]
+        for found in (listed, (await edge.ask("GET", f"/v1/clients/{client['id']}")).json()):
+            assert found["last_used_at"] is not None
+            assert found["last_used_from"]["route"] == "POST /oauth/{directory}/token"
+            assert found["last_used_from"]["network"].endswith("/24")
 
     run(app_url, check)
 
