@@ -57,6 +57,15 @@ class Entry(NamedTuple):
     token: UUID | None
     mistake: Mistake | None = None  # in the URL or the token of the requests; then `times` counts them
     times: int = 1
+    subject: UUID | None = None  # the user or group in the path
+
+    @property
+    def about(self) -> UUID | None:
+        """Of an entry with a text: the user or group that it is about, so that an erasure deletes it. The path's, or the first in the text."""
+        if self.detail is None and self.shape is None:
+            return None
+        found = _ID.search(self.detail) if self.subject is None and self.detail is not None else None
+        return self.subject if found is None else UUID(found[0])
 
 
 class Journal:
@@ -173,4 +182,5 @@ class Journal:
             texts([e.profile for e in batch]), texts([",".join(e.tolerances) for e in batch]), int4s([e.events for e in batch]),
             int4s([min(e.duration_us, 2**31 - 1) for e in batch]), uuids([e.request_id for e in batch]),
             uuids([e.token for e in batch]), texts([e.mistake for e in batch]), int4s([min(e.times, 2**31 - 1) for e in batch]),
+            uuids([e.about for e in batch]),
         )  # fmt: skip

@@ -99,6 +99,22 @@ async def last_number(conn: Connection) -> int:
     return row[0]
 
 
+class Listed(NamedTuple):
+    """An erasure as the list beside the root key names it; `at` in µs since the epoch."""
+
+    number: int
+    directory: UUID
+    ot: str
+    subject: UUID
+    at: int
+
+
+async def listed_after(conn: Connection, number: int, limit: int) -> list[Listed]:
+    """Erasures with a higher number, in order."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["listed_after"], (number, limit))).fetchall()
+    return [Listed(count, directory, MEMBER_TYPE_NAMES[ot], subject, at) for count, directory, ot, subject, at in rows]
+
+
 async def erased_among(conn: Connection, subjects: Sequence[UUID]) -> set[UUID]:
     """Those of the users and groups that were erased."""
     rows = await (await conn.cursor(binary=True).execute(SQL["erased_among"], (uuids(subjects),))).fetchall()

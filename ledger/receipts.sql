@@ -45,3 +45,9 @@ select coalesce(max(number), 0) from erasures;
 -- erased_among --
 -- Those of some subjects that were erased.
 select obj from erasures where obj = any($1::uuid[]);
+
+-- listed_after --
+-- Erasures as the list beside the root key names them.
+select x.number, d.uuid, x.ot, x.obj, k.at from erasures x join directories d on d.id = x.directory
+cross join lateral (select at from commits where directory = x.directory and seq <= x.seq order by seq desc limit 1) k
+where x.number > $1 order by x.number limit $2;

@@ -59,6 +59,7 @@ class Aftercare:
     connect: Connect
     as_owner: Connect | None
     wake: asyncio.Event
+    note: Callable[[OpenLedger], Awaitable[None]]  # notes erasures where a restore of the database does not reach
 
     async def run(self) -> None:
         """Complete what is not complete, at the start and after each erasure, until cancelled."""
@@ -77,6 +78,7 @@ class Aftercare:
     async def _tried(self, link: Link) -> bool:
         """One round. Whether there may be more to do at once."""
         try:
+            await self.note(self.ledger)
             async with self.ledger.connection() as conn:
                 waiting = await incomplete(conn, 1)
             return bool(waiting) and await self._round(await link.get())

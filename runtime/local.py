@@ -14,6 +14,7 @@ from api.app import make_app
 from database.connections import connect
 from delivery.leftovers import seal_leftovers
 from runtime.bootstrap import Urls
+from runtime.erasure_list import ErasureList
 from runtime.failures import explained
 from runtime.local_socket import ASGIApp, marked_local
 from runtime.logs import configure_logs
@@ -47,7 +48,15 @@ async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIAp
         async with await connect(urls.serve) as conn:
             await seal_leftovers(conn, kek, os.urandom)  # the command may be the first process after a migration
     services = await stack.enter_async_context(
-        open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, owner_url=urls.migrate)
+        open_services(
+            urls.serve,
+            kek,
+            settings.base_url,
+            webhooks_of(settings),
+            urls.pooled,
+            owner_url=urls.migrate,
+            erasures=ErasureList(settings.erasure_list_path),
+        )
     )
     return marked_local(make_app(services))
 

@@ -38,6 +38,7 @@ from runtime.bootstrap import (
 )
 from runtime.deliver import run_delivery
 from runtime.disk import Disk
+from runtime.erasure_list import ErasureList
 from runtime.listening import BACKLOG, listen, make_room
 from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
@@ -239,6 +240,7 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
                 tracer=tracer,
                 keys=KeyFollower(kek, providers_of(settings)),
                 owner_url=urls.migrate,
+                erasures=ErasureList(settings.erasure_list_path),
             )
         )
         server = _HttpServer(services, settings.connections, doors)
@@ -319,6 +321,9 @@ async def _prepare_ledger(settings: Settings, urls: Urls) -> tuple[bool, Kek]:
     async with open_alone(urls.serve, kek) as ledger:
         first = await first_start(ledger, settings)
         bound = await bind(ledger, machine())
+        erasures = ErasureList(settings.erasure_list_path)
+        await erasures.erase_again(ledger, machine)
+        await erasures.note(ledger)
     if bound:
         _log.info("tokens_bound", tokens=bound)
     return first, kek

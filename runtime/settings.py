@@ -82,6 +82,13 @@ class Settings(BaseSettings):
         return self.kek_file or self.data_dir / "kek"
 
     @property
+    def erasure_list_path(self) -> Path:
+        """The list of erasures: beside the key, because it must outlive a restore of the database as the key does."""
+        scheme, _, place = self.root_key_place.partition(":")
+        key = Path(place) if scheme == "file" else self.kek_path
+        return key.with_name(key.name + ".erasures")
+
+    @property
     def root_key_place(self) -> str:
         """LEDGER_ROOT_KEY, or the key file."""
         return self.root_key or f"file:{self.kek_path}"

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from database.connections import connect
+from database.connections import connect, connect_owner
 from database.migrate import migrate
 from ledger.directories import Directories, Directory
 from ledger.sealing import Kek
@@ -21,10 +23,12 @@ from replay.stored_events import UnreadableEventError
 from replay.stretches import PROCESSES_MAX
 from replay.verify import Verified, verify
 from runtime.bootstrap import Urls
+from runtime.cli.files import read_file
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
 from runtime.machine_database import main_settings, running_urls
 from runtime.root_key import read_kek
+from runtime.scan import FOUND_MAX, Forms, Found, NeedlesError, needles_of, scan_files, scan_tables
 from runtime.served_settings import as_served
 from runtime.supervisor import end_with_parent
 
@@ -81,6 +85,37 @@ async def _verify(urls: Urls, kek: Kek, bar: Bar, executor: Executor | None) -> 
     directories = await all_directories(urls, kek)
     with bar("checking the log and the read models") as progress:
         return await verify(urls.migrate, kek, directories, progress, executor)
+
+
+def scan_here(needles: Path, bar: Bar) -> list[Found]:
+    """Look for words in every file of the data directory, and in every table of the database. Returns at most FOUND_MAX places.
+
+    Files first: reading tables may write to them.
+    """
+    settings = as_served(main_settings())
+    try:
+        forms = Forms(needles_of(read_file(needles).decode("utf-8")))
+    except (NeedlesError, UnicodeDecodeError) as wrong:
+        said = str(wrong) if isinstance(wrong, NeedlesError) else "It is not UTF-8."
+        raise CommandError(f"{needles}: {said}", USAGE) from wrong
+    found: list[Found] = []
+    with explained(settings), running_urls(settings) as urls:
+        try:
+            with bar("looking through files") as progress:
+                places = scan_files(settings.data_dir.absolute(), forms, progress, without=[needles])
+                found += islice(places, FOUND_MAX)
+        except PermissionError as closed:
+            raise CommandError(
+                f"{closed.filename} cannot be read: run this as the user of the service, or as root.", USAGE
+            ) from closed
+        with bar("looking through tables") as progress:
+            found += asyncio.run(_in_tables(urls.migrate, forms, progress))
+    return found[:FOUND_MAX]
+
+
+async def _in_tables(url: str, forms: Forms, progress: Progress) -> list[Found]:
+    async with await connect_owner(url) as conn:
+        return [found async for found in scan_tables(conn, forms, progress)]
 
 
 @contextmanager

@@ -53,6 +53,7 @@ from projections import current_state, reads
 from projections.index_pages import KnownLists
 from projections.reads import ALONE, Alone, Resource
 from projections.user_groups import GroupNames, GroupOf, groups_together
+from runtime.erasure_list import ErasureList
 from runtime.identifiers import uuid7
 from runtime.process_figures import ONLY_PROCESS, Process
 from runtime.settings import Settings
@@ -125,6 +126,7 @@ async def open_services(
     pooled: str | None = None,
     *,
     owner_url: str | None = None,
+    erasures: ErasureList | None = None,
     clock: Callable[[], int] = now_us,
     room: Callable[[], Fault | None] = no_fault,
     process: Process = ONLY_PROCESS,
@@ -161,7 +163,7 @@ async def open_services(
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run(), name="writer")
-    background = list(map(asyncio.create_task, _beside_requests(services, url, owner_url, pulse, keys)))
+    background = list(map(asyncio.create_task, _beside_requests(services, url, owner_url, erasures, pulse, keys)))
     try:
         yield services
     finally:
@@ -183,7 +185,7 @@ async def _end_work(background: Sequence[asyncio.Task[None]], pulse: Pulse, shar
 
 
 def _beside_requests(
-    services: Services, url: str, owner_url: str | None, pulse: Pulse, keys: KeyFollower | None
+    services: Services, url: str, owner_url: str | None, erasures: ErasureList | None, pulse: Pulse, keys: KeyFollower | None
 ) -> Iterable[Coroutine[None, None, None]]:
     """What a serving process does besides answering requests and writing."""
     ledger, changed = services.ledger, asyncio.Event()
@@ -194,11 +196,13 @@ def _beside_requests(
         probe(url, pulse), frozen.watch(ledger.connection), _listen(url, services.arrivals, changed, keys), services.tail.run(),
         _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
         _prune_idempotent(ledger), _prune_access(ledger), _warn_of_expiry(ledger), services.journal.run(), services.mistakes.run(),
-        *_after_erasures(services, url, owner_url),
+        *_after_erasures(services, url, owner_url, erasures),
     )  # fmt: skip
 
 
-def _after_erasures(services: Services, url: str, owner_url: str | None) -> tuple[Coroutine[None, None, None], ...]:
+def _after_erasures(
+    services: Services, url: str, owner_url: str | None, erasures: ErasureList | None
+) -> tuple[Coroutine[None, None, None], ...]:
     """What a process does after erasures: forget what it has in memory, and complete receipts."""
 
     def forget(subjects: Collection[UUID]) -> None:
@@ -208,8 +212,14 @@ def _after_erasures(services: Services, url: str, owner_url: str | None) -> tupl
     ledger = services.ledger
     owned = None if owner_url is None else (lambda: connect_owner(owner_url))
     forgetting = Forgetting(ledger.connection, forget, services.erased)
-    aftercare = Aftercare(ledger, lambda: connect(url, long_work=True), owned, services.erased)
+    aftercare = Aftercare(
+        ledger, lambda: connect(url, long_work=True), owned, services.erased, _unnoted if erasures is None else erasures.note
+    )
     return forgetting.run(services.arrivals), aftercare.run()
+
+
+async def _unnoted(_ledger: OpenLedger) -> None:
+    """Of a process without a list of erasures."""
 
 
 async def _wait_for_tasks(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 from urllib.parse import unquote
@@ -26,6 +26,7 @@ from api.spans import end_of_request, parent_of
 from api.strangers import address_of
 from database import patience
 from ledger.clients import find_clients
+from ledger.commands import parse_id
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
 from ledger.events import ACTIVE, PAUSED
@@ -425,7 +426,13 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
         directory.id, services.ledger.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         redacted_filter(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
         directory.profile.text, tuple(sorted(call.leniency.used)), call.events, int(seconds * 1e6), call.request_id, call.token.owner if call.token else None,
+        subject=_subject_of(call.path),
     )  # fmt: skip
+
+
+def _subject_of(path: Sequence[str]) -> UUID | None:
+    """The user or group that a path names."""
+    return parse_id(path[1]) if len(path) == 2 and path[0].lower() in {"users", "groups"} else None
 
 
 def _kind(call: Call, directory: Directory) -> ResourceType | None:
@@ -437,5 +444,5 @@ def _of_part(entry: Entry, part: Refusal) -> Entry:
     """The journal entry of a refused operation of a bulk request. Its counts are 0, because the entry of the request has them."""
     return entry._replace(
         method=part.method, route=part.route, status=part.status, scim_type=part.scim_type, detail=part.detail,
-        tolerances=(), events=0, duration_us=0,
+        tolerances=(), events=0, duration_us=0, subject=part.subject,
     )  # fmt: skip

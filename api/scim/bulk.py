@@ -15,7 +15,7 @@ from api.scim.http import REQUEST_STEPS, Answer, Call, Content, Refusal, as_json
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
 from database import patience
-from ledger.commands import Condition
+from ledger.commands import Condition, parse_id
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.bulk import (
@@ -102,7 +102,9 @@ def _refusal(operation: BulkOperation, result: dict[str, Any]) -> Refusal:
     method = operation.method if operation.method in METHODS else "-"
     route = "/Bulk" + (f"/{operation.segment}" if operation.segment else "") + ("/{id}" if operation.resource else "")
     response: dict[str, Any] = result["response"]
-    return Refusal(method, route, int(result["status"]), response.get("scimType"), response["detail"])
+    return Refusal(
+        method, route, int(result["status"]), response.get("scimType"), response["detail"], parse_id(operation.resource or "")
+    )
 
 
 def _patch_adding(bulk_ids: frozenset[str]) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Refusal:
     status: int
     scim_type: str | None
     detail: str
+    subject: UUID | None = None  # the user or group in its path
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """`scim-ledger erase …`: erase users and groups for ever, receipts, and looking for what is left."""
 
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -9,6 +10,8 @@ from runtime.cli.completing import DirectorySlug
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, print_list, say
+from runtime.cli.progress import progress_bar
+from runtime.exits import FINDING
 
 app = new_group("Erase users and groups for ever, with a receipt.")
 Subject = Annotated[str, typer.Argument(help="The id of the user or group.")]
@@ -75,6 +78,25 @@ def receipt(directory: DirectorySlug, erasure: ErasureId, *, as_json: AsJson = F
     """
     found = ask("erase receipt", directory=directory, erasure=erasure)
     say(as_json, found, _receipt(found))
+
+
+@app.command()
+def scan(
+    *,
+    needles: Annotated[Path, typer.Option(help="A file with the words to look for, one a line.")],
+    as_json: AsJson = False,
+) -> None:
+    """Look for words in all files and tables. In several encodings.
+
+    Example: scim-ledger erase scan --needles words.txt
+    """
+    from runtime.upkeep import scan_here
+
+    found = scan_here(needles, progress_bar)
+    lines = [f"{one.place}, offset {one.offset}: the word of line {one.needle} as {one.form}" for one in found]
+    say(as_json, {"found": [one._asdict() for one in found]}, "\n".join(lines or ["Nothing found."]))
+    if found:
+        raise SystemExit(FINDING)
 
 
 def _erasure_plan(found: dict[str, Any]) -> str:

@@ -131,6 +131,7 @@ LOCAL: Final = frozenset(
         "key rotate",
         "key rewrap",
         "key destroy",
+        "erase scan",
     }
 )
 # Further routes of a verb, under a name that is no command -> the verb.

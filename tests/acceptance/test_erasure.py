@@ -3,8 +3,12 @@
 The names E1 to E15 are those of the list of cases that an erasure must stand (AUDIT §5.5 of the research).
 """
 
+import base64
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
@@ -12,6 +16,9 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import Service, until
+from tests.acceptance.receiver import Answer, Receiver, receiver
+from tests.acceptance.test_stream import stream
+from tests.conftest import copied
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
@@ -352,3 +359,219 @@ def test_e2_verify_passes_after_an_erasure_and_says_so(own: Erasing) -> None:
     own.erase(user)
     code, found = own.verified()
     assert (code, found["findings"], found["erased_bodies"]) == (10, [], 1)
+
+
+# -- memory, journal, deliveries -----------------------------------------------
+
+
+@pytest.fixture
+def pushing(make_service: Callable[..., Service]) -> Iterator[tuple[Erasing, Receiver]]:
+    """A service that may push to loopback, and a receiver."""
+    with receiver() as hook, Erasing(make_service(LEDGER_WEBHOOK_ALLOW="127.0.0.0/8", LEDGER_WEBHOOK_TIMEOUT_S="3")) as erasing:
+        yield erasing, hook
+
+
+def webhook(e: Erasing, hook: Receiver, **definition: Any) -> str:
+    name = f"hook-{uuid4().hex[:8]}"
+    body = {
+        "mode": "webhook",
+        "url": hook.url,
+        "directories": ["acme"],
+        "start": "now",
+        "retry_schedule": [0, 0, 1, 1, 1, 1],
+        **definition,
+    }
+    with e.service.client("operator") as operator:
+        assert operator.put(f"{e.service.base}/v1/consumers/{name}", json=body).status_code == 201
+    return name
+
+
+def test_a_delivery_in_the_middle_of_its_retries_goes_on_without_the_person(pushing: tuple[Erasing, Receiver]) -> None:
+    e, hook = pushing
+    name = f"canary-{uuid4().hex}"
+    webhook(e, hook)
+    hook.behave = lambda _: Answer(503, body=f"no room for {name}".encode())
+    user = e.user(name=name)
+    hook.wait(lambda: bool(hook.deliveries))
+    e.erase(user)
+    began = len(hook.deliveries)
+    hook.wait(lambda: len(hook.deliveries) > began + 1)
+    hook.behave = lambda _: Answer()
+    hook.wait(lambda: "user.erased" in {event["type"] for event in hook.accepted})
+    assert [event["data"] for event in hook.accepted if event["subject"]["id"] == user] == [{"erased": True}] * 3
+    assert all(name.encode() not in delivery.body for delivery in hook.deliveries[began + 1 :])
+
+
+def test_answers_of_receivers_about_the_person_go_too(pushing: tuple[Erasing, Receiver]) -> None:
+    e, hook = pushing
+    consumer = webhook(e, hook, retry_schedule=[0])
+    hook.behave = lambda delivery: Answer(422, body=b"unknown: Ada") if delivery.events[0]["type"] == "user.created" else Answer()
+    user, other = e.user(), e.user()
+    with e.service.client("operator") as operator:
+
+        def answers() -> dict[str, str | None]:
+            rows = operator.get(f"{e.service.base}/v1/consumers/{consumer}/blocked").json()["data"]
+            return {row["subject"]["id"] if "subject" in row else row["event_id"]: row.get("last_answer") for row in rows}
+
+        until(lambda: len(answers()) == 2 and all(answers().values()))
+        e.erase(user)
+        assert sorted(answers().values(), key=str) == sorted([None, "unknown: Ada"], key=str)
+    assert e.idp.get(f"{e.service.scim}/Users/{other}").status_code == 200
+
+
+def test_an_open_stream_and_the_tail_show_the_erased_form(e: Erasing) -> None:
+    """What the process has in memory for streams is forgotten within a second."""
+    name = f"streamed-{uuid4().hex}"
+    with stream(e.service, directory="acme") as first:
+        user = e.user(name=name)
+        first.wait(lambda: any(event["subject"]["id"] == user for event in first.events))
+        before = next(event["id"] for event in first.events if event["subject"]["id"] == user)
+        e.erase(user)
+        first.wait(lambda: any(event["type"] == "user.erased" for event in first.events))
+        marker = e.user()
+        first.wait(lambda: any(event["subject"]["id"] == marker for event in first.events))
+        again = json.dumps(e.events(after=e.events(subject=user)[0]["id"]))
+        assert name not in again
+        with stream(e.service, last=before, directory="acme") as second:
+            second.wait(lambda: any(event["subject"]["id"] == marker for event in second.events))
+            assert name not in json.dumps(second.events)
+
+
+def test_journal_lines_about_the_person_go_too(e: Erasing) -> None:
+    """A refusal quotes what was sent. Entries that come after the erasure have no text."""
+    user, other = e.user(), e.user()
+    for one in (user, other):
+        refused = e.patch(one, {"op": "replace", "path": "active", "value": f"canary of {one}"})
+        assert refused.status_code == 400, refused.text
+
+    def lines(of: str) -> int:
+        return e.ask(of, dry_run=True).json()["goes"]["journal_lines"]
+
+    until(lambda: lines(user) == lines(other) == 1)
+    assert e.erase(user)["gone"]["journal_lines"] == 1
+    assert lines(other) == 1
+    assert e.patch(user, {"op": "replace", "path": "active", "value": "late"}).status_code == 400, "it quotes what was sent"
+
+    def newest() -> dict[str, Any]:
+        asked = {"directory": "acme", "limit": 1, "status": 400}
+        return e.admin.get(f"{e.service.base}/v1/requests", params=asked).json()["data"][0]
+
+    until(lambda: newest()["path"] == "/Users/{id}" and "detail" not in newest())
+
+
+def test_e8_a_patch_in_flight_is_written_before_or_refused(e: Erasing) -> None:
+    """Whatever the order, no attribute is left: a PATCH after the erasure finds nobody."""
+    for _ in range(8):
+        user = e.user()
+        with ThreadPoolExecutor(2) as pool:
+            patched = pool.submit(e.patch, user, {"op": "replace", "path": "title", "value": "late"})
+            erased = pool.submit(e.erase, user)
+        assert patched.result().status_code in {200, 404}
+        assert erased.result()["subject"]["id"] == user
+        assert all(event["data"] == {"erased": True} for event in e.events(subject=user))
+
+
+# -- crash, restore, horizon ---------------------------------------------------
+
+
+def test_e14_a_killed_process_completes_nothing_half(own: Erasing) -> None:
+    """Everything is killed the moment the erasure is answered: at the next start the person is gone, and the receipt becomes complete."""
+    user = own.user()
+    receipt = own.erase(user)
+    own.service.kill_everything()
+    own.service.start()
+    found = own.complete(receipt["id"])
+    assert found["horizon"]["database"]["state"] == "vacuumed"
+    assert found["remaining_mentions"]["complete"]
+    assert [event["data"] for event in own.events(subject=user)] == [{"erased": True}] * 3
+    assert own.verified()[0] == 10
+
+
+def test_e4_a_restored_backup_is_reconciled_before_the_service_answers(own: Erasing, tmp_path: Path) -> None:
+    name = f"restored-{uuid4().hex}"
+    user, deleted, group, kept = own.user(name=name), own.user(), own.group(), own.user()
+    own.idp.delete(f"{own.service.scim}/Users/{deleted}")
+    hold = own.hold(deleted).json()["id"]
+    assert own.service.stop() == 0
+    backup = copied(own.service.data_dir / "postgres", tmp_path / "backup")
+    own.service.start()
+    own.admin.delete(f"{own.of_directory}/holds/{hold}")
+    for subject, ot in ((user, "User"), (deleted, "User"), (group, "Group")):
+        own.complete(own.erase(subject, ot)["id"])
+    listed = (own.service.data_dir / "kek.erasures").read_text()
+    assert all(subject in listed for subject in (user, deleted, group))
+    assert name not in listed
+    assert own.service.stop() == 0
+    shutil.rmtree(own.service.data_dir / "postgres")
+    copied(backup, own.service.data_dir / "postgres")
+    own.service.start()
+    assert own.idp.get(f"{own.service.scim}/Users/{user}").status_code == 404
+    assert own.idp.get(f"{own.service.scim}/Users/{kept}").status_code == 200
+    for subject in (user, deleted, group):
+        assert all(event["data"] == {"erased": True} for event in own.events(subject=subject))
+    assert name not in json.dumps(own.events())
+    assert own.verified()[0] == 10
+    assert "erased again" in own.erase(user)["reason"]
+
+
+def test_e1_a_canary_through_every_door_is_nowhere(own: Erasing, tmp_path: Path) -> None:
+    """The scan finds planted words in each form, and nothing of the person: neither before nor after, because attributes are sealed."""
+    first, last = "Zoë", f"Canary{uuid4().hex[:10]}"
+    mail, phone = f"{last.lower()}@example.com", "+49 170 5550199"
+    user = own.user(
+        name=mail, externalId=f"ext-{last}", displayName=f"{first} {last}",
+        emails=[{"value": mail, "type": "work"}], phoneNumbers=[{"value": phone, "type": "mobile"}],
+    )  # fmt: skip
+    own.group(user, name=f"{last} team")
+    own.patch(user, {"op": "replace", "path": "active", "value": f"no {last}"})
+    own.patch(user, {"op": "replace", "path": "title", "value": f"{last} the first"})
+    own.idp.get(f"{own.service.scim}/Users", params={"filter": f'userName eq "{mail}"'})
+    own.idp.post(f"{own.service.scim}/Users", json={"schemas": [USER], "userName": mail})
+    own.complete(own.erase(user)["id"])
+    needles = tmp_path / "needles.txt"
+    needles.write_text(f"{last}\n{first} {last}\n{mail}\next-{last}\n{phone}\n")
+    done = own.service.cli("erase", "scan", "--needles", str(needles), "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"found": []}), done.stdout + done.stderr
+    assert last not in own.service.log.read_text()
+    planted = own.service.data_dir / "planted.bin"
+    planted.write_bytes(b"x" * 1_048_570 + f"{first} {last}".encode("utf-16-le") + base64.b64encode(f"a{mail}".encode()))
+    control = own.service.cli("erase", "scan", "--needles", str(needles), "--json")
+    assert control.returncode == 1
+    found = json.loads(control.stdout)["found"]
+    assert {one["place"] for one in found} == {str(planted)}
+    assert {"utf-16le", "base64+1"} <= {one["form"] for one in found}
+    assert last not in control.stdout
+    planted.unlink()
+    needles.write_text("acme\n")
+    tables = own.service.cli("erase", "scan", "--needles", str(needles), "--json")
+    places = {one["place"] for one in json.loads(tables.stdout)["found"]}
+    assert "table ledger.directories" in places, "the tables are read"
+    assert any("/pg_wal/" in place for place in places) or any("/base/" in place for place in places)
+
+
+def test_e11_no_log_and_no_metric_names_the_person(own: Erasing) -> None:
+    name = f"quiet-{uuid4().hex}"
+    user = own.user(name=name)
+    assert own.idp.post(f"{own.service.scim}/Users", json={"schemas": [USER], "userName": name}).status_code == 409
+    own.complete(own.erase(user)["id"])
+    assert name not in own.service.log.read_text()
+    assert name not in (own.service.data_dir / "postgres" / "postgres.log").read_text(errors="replace")
+    assert name not in httpx.get(f"{own.service.base}/metrics", trust_env=False).text
+
+
+def test_the_command_line_plans_erases_and_holds(own: Erasing) -> None:
+    user = own.user()
+    cli = own.service.cli
+    assert "would be deleted and erased" in cli("erase", "plan", "acme", user).stdout
+    placed = json.loads(cli("hold", "place", "acme", user, "--matter", "case 12", "--json").stdout)
+    assert "case 12" in cli("hold", "list", "acme").stdout
+    held = cli("erase", "run", "acme", user, "--reason", "r", "--yes")
+    assert (held.returncode, placed["id"] in held.stderr) == (4, True)
+    assert cli("hold", "show", "acme", placed["id"]).returncode == 0
+    assert cli("hold", "release", "acme", placed["id"]).returncode == 0
+    erased = cli("erase", "run", "acme", user, "--reason", "r", "--yes")
+    assert (erased.returncode, "was erased at" in erased.stdout) == (0, True)
+    listed = json.loads(cli("erase", "list", "acme", "--json").stdout)["data"]
+    assert [one["subject"]["id"] for one in listed] == [user]
+    own.complete(listed[0]["id"])
+    assert "backups A backup, replica or WAL file" in cli("erase", "receipt", "acme", listed[0]["id"]).stdout
