@@ -290,14 +290,23 @@ class Backlog:
     def forget(
         self, subjects: Container[UUID | None], stale: Callable[[UUID, bytes], bool], among: Iterable[Open] | None = None
     ) -> None:
-        """Let go of what was rendered of erased users and groups before, and of what receivers answered about them."""
-        for found in self._open.values() if among is None else among:
-            item = found.item
-            if item.obj in subjects or item.mem in subjects:
-                if found.exceptional is not None:
+        """Let go of what was rendered of erased users and groups before, and of what receivers answered about them.
+
+        An answer to a batch stands with each of its events, and goes with all of them.
+        """
+        about = [
+            found
+            for found in (self._open.values() if among is None else among)
+            if found.item.obj in subjects or found.item.mem in subjects
+        ]
+        for found in about:
+            if found.item.mem is None and stale(found.item.obj, found.json):
+                self._hold(found, b"")
+        answers = {found.exceptional.answer for found in about if found.exceptional is not None} - {None}
+        if answers:
+            for found in self._open.values():
+                if found.exceptional is not None and found.exceptional.answer in answers:
                     found.exceptional.answer = None
-                if item.mem is None and stale(item.obj, found.json):
-                    self._hold(found, b"")
 
     def fit(self, request: Request) -> None:
         """Keep the beginning of a request that may leave together; what is behind it goes back to its queue. Its order allows that."""

@@ -3,16 +3,21 @@
 delete from requests r using unnest($1::uuid[]) v(o) where r.subject = v.o;
 
 -- forget_answers_about --
--- What receivers answered to events of these subjects. Looked up by the places of the events, because exceptions may be many.
+-- What receivers answered to events of these subjects, and the same answer where it stands with the other events of its batch: it was
+-- sealed once. Looked up by the places of the events, because exceptions may be many.
 update open_deliveries o set answer = null
 from (
-    select c.id, k.position + (e.seq - k.seq) as position
+    select d.consumer, d.answer
     from unnest($1::int4[], $2::uuid[]) v(d, o)
     cross join lateral (select seq from events where obj = v.o union select seq from events where directory = v.d and mem = v.o) e
     cross join lateral (select position, seq from commits where directory = v.d and seq <= e.seq order by seq desc limit 1) k
     cross join consumers c
-) w
-where o.consumer = w.id and o.position = w.position and o.answer is not null;
+    cross join lateral (
+        select consumer, answer from open_deliveries where consumer = c.id and position = k.position + (e.seq - k.seq) and answer is not null offset 0
+    ) d
+    group by 1, 2
+) about
+where o.consumer = about.consumer and o.answer = about.answer;
 
 -- forget_matters_about --
 -- The matter of holds that kept them from being erased until now.

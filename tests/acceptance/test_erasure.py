@@ -7,7 +7,8 @@ import base64
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -15,6 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from runtime.scan import Forms, scan_files
 from tests.acceptance.conftest import Service, until
 from tests.acceptance.receiver import Answer, Receiver, receiver
 from tests.acceptance.test_stream import stream
@@ -575,3 +577,70 @@ def test_the_command_line_plans_erases_and_holds(own: Erasing) -> None:
     assert [one["subject"]["id"] for one in listed] == [user]
     own.complete(listed[0]["id"])
     assert "backups A backup, replica or WAL file" in cli("erase", "receipt", "acme", listed[0]["id"]).stdout
+
+
+def test_e5_a_destroyed_epoch_is_what_reaches_backups(own: Erasing) -> None:
+    """Once every epoch from before is destroyed, nobody opens a copy from before; the living are read as ever, and matters of holds too."""
+    user, kept = own.user(), own.user(name=f"kept-{uuid4().hex}")
+    hold = own.hold(kept).json()["id"]
+    receipt = own.complete(own.erase(user)["id"])
+    assert receipt["horizon"]["backups"]["epochs"] == [1]
+    for words in (("rotate",), ("rewrap",), ("destroy", "1", "--yes")):
+        done = own.service.cli("key", *words, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+    until(lambda: own.receipt(receipt["id"])["horizon"]["backups"]["state"] == "unreadable")
+    assert own.receipt(receipt["id"])["reason"] == "a request"
+    assert own.idp.get(f"{own.service.scim}/Users/{kept}").json()["userName"].startswith("kept-")
+    assert own.admin.get(f"{own.of_directory}/holds/{hold}").json()["matter"] == "Doe v. Acme"
+    assert own.verified()[0] == 10
+
+
+def test_a_dump_and_a_base_backup_name_nobody(own: Erasing, tmp_path: Path) -> None:
+    """Plaintext is in neither, before nor after; the control is the slug of the directory, which both have in the clear."""
+    last = f"Canary{uuid4().hex[:10]}"
+    user = own.user(name=f"{last}@example.com", displayName=last)
+    own.complete(own.erase(user)["id"])
+    done = own.service.cli("backup", str(tmp_path / "backup"), "--no-trial")
+    assert done.returncode == 0, done.stderr
+    found = scan_files(tmp_path / "backup", Forms([last]), lambda _done, _total: None)
+    assert list(found) == []
+    assert list(scan_files(tmp_path / "backup", Forms(["acme"]), lambda _done, _total: None))
+
+
+def test_a_replay_sends_the_erased_form(pushing: tuple[Erasing, Receiver]) -> None:
+    e, hook = pushing
+    name = f"replayed-{uuid4().hex}"
+    consumer = webhook(e, hook)
+    user, kept = e.user(name=name), e.user()
+    hook.wait(lambda: {user, kept} <= {event["subject"]["id"] for event in hook.accepted})
+    e.erase(user)
+    hook.wait(lambda: "user.erased" in {event["type"] for event in hook.accepted})
+    with e.service.client("operator") as operator:
+        body = {"consumer": consumer, "from": "beginning", "reason": "r", "directories": ["acme"], "superseded": "include"}
+        assert operator.post(f"{e.service.base}/v1/replays", json=body).status_code == 202
+    hook.wait(lambda: any(d.replay and d.events[0]["type"] == "user.erased" for d in hook.deliveries))
+    again = [delivery for delivery in hook.deliveries if delivery.replay]
+    assert all(name.encode() not in delivery.body for delivery in again)
+    assert {json.dumps(d.events[0]["data"]) for d in again if d.events[0]["subject"]["id"] == user} == {'{"erased": true}'}
+    assert any(d.events[0]["subject"]["id"] == kept and "object" in d.events[0]["data"] for d in again)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.2, 0.6, 1.2])
+def test_e14_killed_at_any_moment_an_erasure_is_whole_or_not_at_all(make_service: Callable[..., Service], moment: float) -> None:
+    """The process is killed some time after the request was sent, in the commit, between it and the receipt, or while that is completed."""
+    with Erasing(make_service()) as own, ThreadPoolExecutor(1) as pool:
+        user = own.user()
+        group = own.group(user)
+        asked = pool.submit(own.ask, user)
+        wait([asked], timeout=moment)
+        own.service.kill_everything()
+        with suppress(httpx.HTTPError):
+            asked.result()
+        own.service.start()
+        events = own.events(subject=user)
+        erased = any(event["type"] == "user.erased" for event in events)
+        assert {event["data"] == {"erased": True} for event in events if "member" not in event["type"]} == {erased}
+        assert own.idp.get(f"{own.service.scim}/Users/{user}").status_code == (404 if erased else 200)
+        assert bool(own.idp.get(f"{own.service.scim}/Groups/{group}").json().get("members")) is not erased
+        own.complete(own.erase(user)["id"])
+        assert own.verified()[0] == 10

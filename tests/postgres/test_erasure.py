@@ -2,9 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Awaitable, Sequence
 from uuid import UUID, uuid4
 
+import orjson
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -13,11 +15,12 @@ from database.connections import connect_owner
 from ledger.commands import Erase
 from ledger.directories import Directory
 from ledger.events import GROUP, USER
+from ledger.eventsourcing_recorder import LedgerRecorder
 from ledger.forgetting import Forgetting
 from ledger.receipts import incomplete
-from ledger.refused import HeldError, OvertakenError
-from ledger.sealing import open_payload, unwrap_key
-from operations import erasures, holds
+from ledger.refused import HeldError, OvertakenError, StateError
+from ledger.sealing import Kek, open_payload, unwrap_key
+from operations import directories, erasures, holds, snapshot
 from operations.aftercare import Aftercare
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
@@ -342,5 +345,87 @@ def test_open_payload_of_an_erased_event_needs_what_is_gone(app_url: str, superu
             uuid = ledger.directory.uuid
             key = unwrap_key(ledger.services.ledger.kek, wrapped, directory=uuid, obj=user)
             assert b"from a backup" in open_payload(key, ct, directory=uuid, obj=user, seq=2)  # type: ignore[arg-type]
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_under_way_goes_on_without_the_person(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of a seq before the erasure, so the person is in it, in the erased form."""
+    monkeypatch.setattr(snapshot, "PAGE", 2)
+    monkeypatch.setattr(snapshot, "SENT_BYTES", 1)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            users = sorted([id_of(await ledger.create_user(f"streamed{n}")) for n in range(8)])
+            found = await snapshot.read(ledger.services.ledger, caller(), "acme")
+
+            async def unchecked() -> None:
+                return
+
+            text, erased = b"", False
+            async for piece in found.lines(unchecked):
+                text += piece
+                if not erased and b"streamed" in text:
+                    erased = bool(await erase(ledger, users[-1]))
+            lines = [json.loads(line) for line in text.splitlines()]
+            assert erased
+            shown = {line["id"]: line["data"] for line in lines if line["object"] == "user"}
+            assert len(shown) == 8
+            assert shown[str(users[-1])] == {"erased": True}
+            assert lines[-1]["users"] == 8, "the counts of then"
+
+    asyncio.run(run())
+
+
+def test_the_recorder_of_the_eventsourcing_library_reads_on(app_url: str) -> None:
+    kek = Kek.of(os.urandom(32))
+
+    async def write() -> None:
+        async with opened(app_url, kek=kek) as ledger:
+            users = [id_of(await ledger.create_user(f"u{n}")) for n in range(2)]
+            await erase(ledger, users[0])
+
+    asyncio.run(write())
+    recorder = LedgerRecorder(app_url, kek)
+    try:
+        found = recorder.select_notifications(1, 100, topics=["user.created", "user.deleted", "user.erased"])
+        states = [orjson.loads(one.state)["data"] for one in found]
+        assert states[0] is None
+        assert states[1]["object"]["userName"] == "u1"
+        assert states[2:] == [None, None]
+    finally:
+        recorder.close()
+
+
+def test_beside_a_process_of_an_older_release_nothing_is_erased(app_url: str) -> None:
+    """It would go on showing what it holds in memory, because it does not look for erasures."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+
+            def asked() -> Awaitable[object]:
+                return erasures.erase(ledger.services.ledger, caller(), "acme", USER, str(user), "r", dry_run=False)
+
+            with psycopg.connect(app_url, autocommit=True) as older:
+                older.execute("select pg_advisory_lock_shared(6, 23)")
+                with pytest.raises(StateError, match="older release") as refused:
+                    await asked()
+                assert refused.value.code == "older_release"
+            assert await asked()
+
+    asyncio.run(run())
+
+
+def test_somebody_in_a_closed_directory_is_erased(app_url: str, owner_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            users, _ = await people(ledger, 6)
+            await directories.close(ledger.services.ledger, caller(), "acme", "r", "acme")
+            await erase(ledger, users[1])
+            assert (await verified(ledger, owner_url)).findings == []
+            page = await ledger.page(directory=ledger.directory, subject=users[1])
+            assert page.events[-1].json.count(b'"user.erased"') == 1
+            assert b"u1" not in b"".join(event.data for event in page.events)
 
     asyncio.run(run())

@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege, RestrictViolation
 
 from database import migrate as database_migrate
-from database.migrate import SQL, MigrationError, migrate, shipped
+from database.migrate import SQL, MigrationError, eraser_membership, migrate, shipped
 from database.releases import Migration
 from runtime import embedded
 from tests import warm
@@ -240,6 +240,24 @@ def test_a_login_that_may_not_create_roles_is_told_what_to_do(admin_url: str, ow
                 migrate(owner_url)
         finally:
             connection.execute("ALTER ROLE ledger_app_away RENAME TO ledger_app")
+
+
+def test_a_login_that_may_not_make_the_eraser_is_told_what_to_do(admin_url: str, owner_url: str) -> None:
+    """The role that alone deletes bodies and keys, and the membership by which the serving role becomes it."""
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute("ALTER ROLE ledger_eraser RENAME TO ledger_eraser_away")
+        try:
+            with pytest.raises(MigrationError, match="create role ledger_eraser nologin; grant ledger_eraser to ledger_app"):
+                migrate(owner_url)
+        finally:
+            connection.execute("ALTER ROLE ledger_eraser_away RENAME TO ledger_eraser")
+        connection.execute("REVOKE ledger_eraser FROM ledger_app")
+        try:
+            with pytest.raises(MigrationError, match="must be a member of ledger_eraser"):
+                migrate(owner_url)
+        finally:
+            connection.execute(eraser_membership(connection.info.server_version))
+    assert eraser_membership(150_000) == "grant ledger_eraser to ledger_app", "PostgreSQL 15 knows no options of a membership"
 
 
 # -- beside running processes --------------------------------------------------

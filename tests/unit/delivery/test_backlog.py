@@ -966,10 +966,11 @@ def test_what_was_rendered_or_answered_about_somebody_erased_is_forgotten() -> N
     request = w.backlog.next_request(w.now)
     assert request is not None
     for found in request.events:
-        found.exceptional = Exceptional(found.item.position, 1, found.item.seq, RETRYING, answer=b"Ada is unknown")
+        answer = b"of another time" if found.item.obj == user(1) else b"Ada is unknown"
+        found.exceptional = Exceptional(found.item.position, 1, found.item.seq, RETRYING, answer=answer)
     w.backlog.forget({user(0)}, lambda _subject, json: bool(json))
     about = {found.item.position: (bool(found.json), found.exceptional.answer) for found in request.events if found.exceptional}
-    assert about == {1: (False, None), 2: (True, b"Ada is unknown")} | ({3: (True, None)} if 3 in about else {})
+    assert about == {1: (False, None), 2: (True, b"of another time")} | ({3: (True, None)} if 3 in about else {})
     for found in request.events:
         found.exceptional = None
     w.backlog.forget({user(1)}, lambda _subject, _json: False, request.events)
