@@ -17,6 +17,7 @@ from api.journal import Journal
 from api.metrics import observe_batch, show_queue
 from api.mistakes import Mistakes
 from api.rates import Rates
+from api.scim.resources import forget_names
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
@@ -58,6 +59,8 @@ from runtime.identifiers import uuid7
 from runtime.process_figures import ONLY_PROCESS, Process
 from runtime.settings import Settings
 from scim.errors import Unavailable
+from scim.filter_parser import forget_filters
+from scim.redaction import forget_redacted
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -208,6 +211,8 @@ def _after_erasures(
     def forget(subjects: Collection[UUID]) -> None:
         services.tail.forget(subjects)
         services.group_names.forget(subjects)
+        for forget_texts in (forget_names, forget_filters, forget_redacted):  # small, and soon filled again
+            forget_texts()
 
     ledger = services.ledger
     owned = None if owner_url is None else (lambda: connect_owner(owner_url))

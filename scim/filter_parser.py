@@ -370,3 +370,8 @@ def _parse(text: str, rt: ResourceType | None) -> Filter:
 
 
 _parse_remembered = lru_cache(maxsize=1024)(_parse)
+
+
+def forget_filters() -> None:
+    """Forget the parsed filters: their values may name somebody who was erased."""
+    _parse_remembered.cache_clear()

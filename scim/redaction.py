@@ -25,3 +25,8 @@ def _redacted(text: str, rt: ResourceType | None) -> str:
     except InvalidFilter:
         return _UNREADABLE
     return _VALUE.sub("?", text)
+
+
+def forget_redacted() -> None:
+    """Forget the filters that were redacted: they are remembered by their texts, which may name somebody who was erased."""
+    _redacted.cache_clear()

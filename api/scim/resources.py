@@ -101,3 +101,8 @@ def _as_json(base: str, group: GroupOf) -> bytes:
 
 
 _remembered = lru_cache(maxsize=NAMES_MAX)(_as_json)
+
+
+def forget_names() -> None:
+    """Forget the groups as JSON: the name of one was erased."""
+    _remembered.cache_clear()
