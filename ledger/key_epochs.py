@@ -198,6 +198,11 @@ def _epoch(row: tuple[Any, ...]) -> Epoch:
 
 
 async def open_epoch(providers: Sequence[RootKeys], ledger: UUID, epoch: Epoch) -> bytes:
+    """The KEK of an epoch, from its provider, which is asked in a thread. Raises RootKeyError."""
+    return await asked(lambda: key_of(providers, ledger, epoch))
+
+
+def key_of(providers: Sequence[RootKeys], ledger: UUID, epoch: Epoch) -> bytes:
     """The KEK of an epoch, from its provider. Raises RootKeyError."""
     provider = next((each for each in providers if each.kind == epoch.provider), None)
     if provider is None:
@@ -207,7 +212,7 @@ async def open_epoch(providers: Sequence[RootKeys], ledger: UUID, epoch: Epoch) 
         )
     wrapped = epoch.wrapped
     assert wrapped is not None
-    key = await asked(lambda: provider.unwrap(epoch.root, wrapped, place_of(ledger, epoch.number)))
+    key = provider.unwrap(epoch.root, wrapped, place_of(ledger, epoch.number))
     if key_id(key) != epoch.key_id:
         raise RootKeyLostError(f"The root key of key epoch {epoch.number} opens another key than {epoch.key_id.hex()}.")
     return key

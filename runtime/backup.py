@@ -4,7 +4,6 @@ BACKUP/backup.json    what it is of, and which key opens it
 BACKUP/data           the cluster as pg_basebackup wrote it, with the WAL that makes it consistent and a manifest of checksums
 """
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -29,7 +28,7 @@ from database.connections import BoundedThread
 from database.deadlines import with_deadlines
 from database.queries import load_queries
 from ledger.ids import DirectoryUuid
-from ledger.key_epochs import Epoch, Provider, domain_place, open_epoch
+from ledger.key_epochs import Epoch, Provider, domain_place, key_of
 from ledger.private_files import write_private
 from ledger.rewrapping import count_up_to
 from ledger.root_keys.local import FileKeys
@@ -244,7 +243,7 @@ def _keys_of(backup: Backup, settings: Settings) -> Kek:
             if key_id(key).hex() != backup.key_id:
                 raise RootKeyError(_OTHER_KEY.format(settings.kek_path, key_id(key).hex(), backup.key_id))
             return Kek.of(key)
-        keys = asyncio.run(_opened_of(found, providers_of(settings), ledger))
+        keys = _opened_of(found, providers_of(settings), ledger)
     except RootKeyError as refused:
         raise StartError(f"{refused} Nothing was copied.") from refused
     kek = Kek(keys, max(keys), {})
@@ -252,12 +251,12 @@ def _keys_of(backup: Backup, settings: Settings) -> Kek:
     return Kek(keys, max(keys), {BACKUP_SEAL: seal_key})
 
 
-async def _opened_of(found: Sequence[EpochOf], providers: Sequence[RootKeys], ledger: UUID) -> dict[int, bytes]:
+def _opened_of(found: Sequence[EpochOf], providers: Sequence[RootKeys], ledger: UUID) -> dict[int, bytes]:
     """The keys of the epochs, the last one first: an earlier one may be destroyed since, if nothing in the backup is sealed in it."""
     keys: dict[int, bytes] = {}
     for one in reversed(found):
         try:
-            keys[one["epoch"]] = await open_epoch(providers, ledger, _epoch(one))
+            keys[one["epoch"]] = key_of(providers, ledger, _epoch(one))
         except RootKeyLostError:
             if not keys:
                 raise
