@@ -25,6 +25,7 @@ from bench import (
     rows_cli,
     rows_create,
     rows_delivery,
+    rows_erasure,
     rows_groups,
     rows_keys,
     rows_log,
@@ -38,7 +39,7 @@ from bench.dataset import Dataset
 from bench.environment import ROOT, Stage
 from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes
 
-ROWS = tuple(range(1, 22))
+ROWS = tuple(range(1, 23))
 
 
 def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int, Exception], None]) -> list[Figure]:
@@ -62,6 +63,7 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
         (13, lambda: rows_storm.storm(stage, sizes)),
         (14, lambda: rows_storm.journal(stage, sizes)),
         (21, lambda: rows_keys.rewrapping(stage, sizes)),
+        (22, lambda: rows_erasure.erasing(stage, sizes)),
         (10, growth),
         (3, lambda: rows_groups.one_member(data)),
         (4, lambda: rows_groups.one_group(data)),
