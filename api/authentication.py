@@ -16,6 +16,9 @@ from scim.errors import TooManyRequests, Unauthorized
 
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
 _SLOWED: Final = "Too many requests without a valid token came from this address. Check the token, then try again."
+REFUSED_MAX: Final = (
+    1_000  # refused hashes that wait to be compared with ended tokens; strangers can fill it, and it says nothing of them
+)
 KNOWN_MAX: Final = 10_000  # tokens in memory, about 1 KB each; the least recently used is dropped first
 
 
@@ -32,6 +35,7 @@ class Authentication:
         self._clock = clock  # µs since the epoch
         self._known: OrderedDict[bytes, Token] = OrderedDict()
         self.used: dict[UUID, Use] = {}
+        self.refused: set[bytes] = set()  # hashes that are of no living token; some may be of one that has ended
 
     async def authenticate(self, authorization: str | None, address: str = "", *, route: str = "", fresh: bool = True) -> Token:
         """The token of an Authorization header. `address`: from api.strangers.address_of; `route`: the template that it is used at.
@@ -57,6 +61,8 @@ class Authentication:
         token = await self._tokens.get(hashed)
         if token is None:
             self._known.pop(hashed, None)
+            if len(self.refused) < REFUSED_MAX:
+                self.refused.add(hashed)
             raise self._refused(address, Unauthorized("The token is unknown, was revoked or has expired. Issue a new one."))
         self._remember(hashed, token)
         return token

@@ -17,7 +17,7 @@ grant select, insert on directories to ledger_app;
 grant usage on sequence directories_id_seq to ledger_app;
 grant update (profile, closed_at) on directories to ledger_app;
 grant select, insert on tokens to ledger_app;
-grant update (revoked_at, last_used_at, expires_at, superseded_by, seal, last_used_place, warned_days) on tokens to ledger_app;  -- a trigger lets each only shrink what it grants
+grant update (revoked_at, last_used_at, expires_at, superseded_by, seal, last_used_place, warned_days, refused_at) on tokens to ledger_app;  -- a trigger lets each only shrink what it grants
 grant select, insert on clients to ledger_app;
 grant update (secret_hash, former_hash, former_until, rotations, rotated_at, seal, revoked_at, last_used_at, last_used_place) on clients to ledger_app;  -- a trigger allows only rotations and the end
 grant select, insert, delete on access_tokens, client_assertions to ledger_app;  -- pruned when they have expired

@@ -188,10 +188,11 @@ create table tokens (
     superseded_by uuid,                         -- set by a rotation, which also sets an earlier expires_at
     seal          bytea,                        -- HMAC over the rights in the row, with a key that only the service has. Null: sealed at the next start
     last_used_place bytea,                      -- route and network of the last use, sealed
-    warned_days   smallint                      -- the tightest token.expiring on record, in days
+    warned_days   smallint,                     -- the tightest token.expiring on record, in days
+    refused_at    timestamptz                   -- when it was last sent after its end
 ) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
 grant select, insert on tokens to ledger_app;
-grant update (revoked_at, last_used_at, expires_at, superseded_by, seal, last_used_place, warned_days) on tokens to ledger_app;  -- a trigger allows only changes that reduce rights
+grant update (revoked_at, last_used_at, expires_at, superseded_by, seal, last_used_place, warned_days, refused_at) on tokens to ledger_app;  -- a trigger allows only changes that reduce rights
 
 -- keep_token: the rights of a token can only be reduced. The owner of the table can disable the trigger; the seal and the events show it then.
 create function keep_token() returns trigger language plpgsql as $$

@@ -53,6 +53,11 @@ async def note_uses(conn: Connection, kek: Kek, used: Mapping[UUID, Use], random
     await conn.execute(SQL["note_uses"], (uuids(list(used)), byteas(places)))
 
 
+async def note_refusals(conn: Connection, hashes: Sequence[bytes]) -> None:
+    """Note that those of these hashes that are of tokens were sent after the end of their token."""
+    await conn.execute(SQL["note_refusals"], (byteas(hashes),))
+
+
 async def last_uses(conn: Connection, kek: Kek, tokens: Sequence[UUID]) -> dict[UUID, UsedFrom]:
     """Where these tokens or clients were used last. Those that were not used since this is noted are left out, and damaged notes too."""
     found: dict[UUID, UsedFrom] = {}

@@ -8,6 +8,12 @@ update tokens t set last_used_at = greatest(t.last_used_at, clock_timestamp()), 
 from u where t.id = u.id
 returning set_config('synchronous_commit', 'local', true);
 
+-- note_refusals --
+-- Tokens that were sent after their end, by their hashes: whoever sent one has it. Unknown hashes match nothing.
+update tokens set refused_at = clock_timestamp() where hash = any($1::bytea[])
+and (revoked_at is not null or expires_at <= clock_timestamp())
+returning set_config('synchronous_commit', 'local', true);
+
 -- last_uses --
 -- The sealed places of tokens and clients that have one.
 select id, last_used_place from tokens where id = any($1::uuid[]) and last_used_place is not null

@@ -3,10 +3,11 @@
 select created_at from ledger;
 
 -- refused_since --
--- The last request of each of these tokens that was refused as 401, in the journal (30 days).
-select k.t, r.at from unnest($1::uuid[]) k(t)
+-- When each of these tokens was last sent after its end, within 30 days: as its row says, and as the journal said before there was that.
+select k.t, greatest(r.at, n.refused_at) from unnest($1::uuid[]) k(t)
 cross join lateral (select max(at) at from requests where token = k.t and status = 401 and at > clock_timestamp() - interval '30 days') r
-where r.at is not null;
+left join tokens n on n.id = k.t and n.refused_at > clock_timestamp() - interval '30 days'
+where coalesce(r.at, n.refused_at) is not null;
 
 -- secrets_made --
 -- When the signing secret of each of these consumers was made: at the newest of these events.

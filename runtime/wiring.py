@@ -38,7 +38,7 @@ from ledger.ids import DirectoryNumber
 from ledger.key_epochs import KeyFollower
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
-from ledger.token_use import note_uses
+from ledger.token_use import note_refusals, note_uses
 from ledger.tokens import Token, live_tokens
 from ledger.tracing import UNTRACED, Tracer
 from ledger.transaction import Outcome, Submission, Transaction
@@ -412,12 +412,16 @@ async def _touch_tokens(services: Services) -> None:
 
 
 async def _touch_used(services: Services) -> None:
-    """Write `last_used_at` of used tokens. While the database accepts no writes they wait for the next time."""
-    used, services.authentication.used = services.authentication.used, {}
-    if not used:
+    """Write where living tokens were used, and that ended ones were sent. While the database accepts no writes they wait."""
+    known = services.authentication
+    used, known.used = known.used, {}
+    refused, known.refused = known.refused, set()
+    if not used and not refused:
         return
     try:
         async with services.ledger.connection() as conn:
             await note_uses(conn, services.ledger.kek, used, services.ledger.entropy)
+            await note_refusals(conn, list(refused))
     except psycopg.Error:
-        services.authentication.used = used | services.authentication.used  # newer uses win
+        known.used = used | known.used  # newer uses win
+        known.refused |= refused

@@ -187,3 +187,19 @@ def test_the_time_of_a_careful_end_is_longer_than_what_a_process_keeps_to_itself
         assert "is not a number from 300" in answer.json()["detail"]
 
     run(app_url, check)
+
+
+@pytest.mark.parametrize("route", ["/v1/audit/acme/population", "/v1/tokens", "/v1/events"])
+def test_a_token_that_is_sent_after_its_end_is_found_on_whatever_route(app_url: str, superuser_url: str, route: str) -> None:
+    async def check(edge: Edge) -> None:
+        ended, quiet, living = [await edge.issue(role="auditor") for _ in range(3)]
+        for made in (ended, quiet):
+            await edge.ask("DELETE", f"/v1/tokens/{made['id']}")
+        for token in (ended["token"], living["token"] + "0", "sl_auditor_" + "0" * 32 + "_" + "0" * 64):
+            assert (await edge.ask("GET", route, token=token)).status_code == 401
+        await wiring._touch_used(edge.services)  # pyright: ignore[reportPrivateUsage]
+        found = (await edge.ask("GET", "/v1/tokens/report")).json()["data"]
+        in_use = [one["subject"]["id"] for one in found if one["finding"] == "expired_in_use"]
+        assert in_use == [ended["id"]]
+
+    run(app_url, check)
