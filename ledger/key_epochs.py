@@ -41,15 +41,20 @@ class Epoch:
     key_id: bytes
     provider: Provider
     root: str
-    wrapped: bytes | None  # None: destroyed
+    wrapped: bytes | None  # None: no longer stored; destroyed once its root key is too
     made_at: datetime
     active_at: datetime | None
     rewrapped_at: datetime | None
     destroyed_at: datetime | None
 
+    @property
+    def is_destroyed(self) -> bool:
+        """Whether key and root key are gone. The service may write `destroyed_at`, but only the owner forgets the key: both count."""
+        return self.wrapped is None and self.destroyed_at is not None
+
     def state(self, current: int) -> Literal["announced", "current", "earlier", "destroyed"]:
         """What the epoch is for, if the ledger seals in `current`."""
-        if self.wrapped is None:
+        if self.is_destroyed:
             return "destroyed"
         if self.active_at is None:
             return "announced"

@@ -153,17 +153,18 @@ async def _rewrap(keys: _Keys) -> tuple[Epoch, Moved]:
 
 async def _destroy(keys: _Keys, number: int) -> tuple[Epoch, str | None]:
     epoch = _destroyable(await epochs(keys.conn), number)
-    if epoch.destroyed_at is not None:
+    if epoch.is_destroyed:
         return epoch, None
+    provider = keys.provider(epoch)
     if epoch.wrapped is not None:
         await _wait(keys, ("try_none_seals", "none_seals"), _SEALING, number, _STILL_SEALS)
         _refuse_needed(number, await needs(keys.conn, keys.kek, number))
         for column in (*WRAPPED, *NOTES):
             await _refuse_sealed_up_to(keys, column, number)
         _refuse_needed(number, await needs(keys.conn, keys.kek, number))  # nothing can be added from here on
-    provider = keys.provider(epoch)
+        # Before the root key: a run that ends between the two must leave no key that a start would miss.
+        await keys.conn.execute(SQL["destroy_epoch"], (number,))
     said = await asked(lambda: provider.destroy(epoch.root))
-    await keys.conn.execute(SQL["destroy_epoch"], (number,))
     await keys.record(key_acts.destroyed(epoch))
     return await keys.epoch(number), said
 
@@ -179,7 +180,7 @@ def _destroyable(found: Sequence[Epoch], number: int) -> Epoch:
             "`scim-ledger key rewrap`; then this one can be destroyed.",
             REFUSED,
         )
-    earlier = [each.number for each in found if each.destroyed_at is None and each.number < number]
+    earlier = [each.number for each in found if not each.is_destroyed and each.number < number]
     if earlier:
         raise CommandError(f"Destroy epoch {earlier[0]} first: `scim-ledger key destroy {earlier[0]}`.", REFUSED)
     return epoch

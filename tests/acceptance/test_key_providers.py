@@ -128,6 +128,28 @@ def test_a_rotation_waits_for_a_process_that_cannot_load_the_new_key_and_goes_on
     write(service)
 
 
+def test_an_epoch_is_destroyed_to_the_end_though_something_unreadable_carries_its_number(fresh: Callable[..., Service]) -> None:
+    """A value that opens with no key needs none: it must not keep a service from starting once the root key is gone."""
+    one, two = secrets.token_hex(32), secrets.token_hex(32)
+    service = fresh(LEDGER_ROOT_KEY="env:ROOT_OF_THE_TEST", ROOT_OF_THE_TEST=f"1:{one},2:{two}")
+    names = {write(service)}
+    said(service, "key", "rotate")
+    cluster = embedded.running(service.data_dir / "postgres")
+    assert cluster is not None
+    with psycopg.connect(cluster.url("ledger_owner", "ledger")) as conn:
+        conn.execute("insert into ledger.subject_keys values (gen_random_uuid(), 1, %s)", (bytes(60),))
+    assert said(service, "key", "rewrap")["unreadable"] == 1
+    assert "remove `1:…` from it" in service.cli("key", "destroy", "1", "--yes").stderr
+    assert [row["state"] for row in said(service, "key", "list")["data"]] == ["earlier", "current"], "it is not destroyed yet"
+    assert service.stop() == 0
+    service.environment["ROOT_OF_THE_TEST"] = f"2:{two}"
+    service.start()
+    assert service.user_names() >= names
+    said(service, "key", "destroy", "1", "--yes")
+    assert [row["state"] for row in said(service, "key", "list")["data"]] == ["destroyed", "current"]
+    write(service)
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
