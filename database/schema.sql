@@ -103,6 +103,20 @@ create table domain_keys (
 );
 grant select, insert on domain_keys to ledger_app;
 
+-- keep_epochs: the serving role makes the first epoch; what it inserts later is ignored, because a row that nobody can open would prevent
+-- every start.
+create function keep_epochs() returns trigger language plpgsql as $$
+begin
+    if current_user = 'ledger_app' and exists (select from ledger.key_epochs) then
+        return null;
+    end if;
+    return new;
+end $$;
+create trigger first_only before insert on key_epochs for each row execute function keep_epochs();
+create trigger first_only before insert on domain_keys for each row execute function keep_epochs();
+alter table key_epochs enable always trigger first_only;
+alter table domain_keys enable always trigger first_only;
+
 -- These triggers refuse changes even for a superuser and with session_replication_role = replica (ENABLE ALWAYS); grants would not.
 create function refuse_change() returns trigger language plpgsql as $$
 begin

@@ -21,7 +21,7 @@ from database.queries import load_queries
 from ledger import key_acts
 from ledger.commands import RecordFacts
 from ledger.key_epochs import Epoch, asked, current_of, epochs, ledger_id, place_of
-from ledger.rewrapping import Moved, Need, needs, rewrap, sealed_after
+from ledger.rewrapping import Moved, Need, needs, rewrap, sealed_after, sealed_up_to
 from ledger.root_keys.provider import RootKeyError, RootKeys
 from ledger.sealed_columns import NOTES, WRAPPED, SealedNotes, WrappedKeys
 from ledger.sealing import KEY_SIZE, Kek, key_id
@@ -159,7 +159,9 @@ async def _destroy(keys: _Keys, number: int) -> tuple[Epoch, str | None]:
     if epoch.wrapped is not None:
         await _wait(keys, ("try_none_seals", "none_seals"), _SEALING, number, _STILL_SEALS)
         _refuse_needed(number, await needs(keys.conn, keys.kek, number))
-        for column in (*WRAPPED, *NOTES):
+        # A column with values that open with no key gets no constraint: their rows could not be updated any more.
+        damaged = {column for column, _ in await sealed_up_to(keys.conn, number)}
+        for column in {*WRAPPED, *NOTES} - damaged:
             await _refuse_sealed_up_to(keys, column, number)
         _refuse_needed(number, await needs(keys.conn, keys.kek, number))  # nothing can be added from here on
         # Before the root key: a run that ends between the two must leave no key that a start would miss.

@@ -17,3 +17,16 @@ create table domain_keys (
     domain  bytea primary key,
     wrapped bytea not null
 );
+
+-- The serving role makes the first epoch; what it inserts later is ignored. A row that nobody can open would prevent every start.
+create function keep_epochs() returns trigger language plpgsql as $$
+begin
+    if current_user = 'ledger_app' and exists (select from ledger.key_epochs) then
+        return null;
+    end if;
+    return new;
+end $$;
+create trigger first_only before insert on key_epochs for each row execute function keep_epochs();
+create trigger first_only before insert on domain_keys for each row execute function keep_epochs();
+alter table key_epochs enable always trigger first_only;
+alter table domain_keys enable always trigger first_only;

@@ -115,3 +115,21 @@ def add_epoch(conn: psycopg.Connection[Any], file: FileKeys, row: tuple[Any, byt
         "insert into ledger.key_epochs (epoch, kek_id, provider, root, wrapped, active_at) values (2, %s, 'file', %s, %s, now())",
         (key_id(key), root, wrapped),
     )
+
+
+def test_the_serving_role_adds_no_epoch_and_no_key_of_macs_once_there_is_one(app_url: str, tmp_path: Path) -> None:
+    """A row that nobody can open would prevent every start."""
+    file = FileKeys(tmp_path / "kek")
+
+    async def body() -> None:
+        async with connected(app_url) as conn:
+            await found_or_adopt(conn, [file])
+            before = await epochs(conn)
+            await conn.execute(
+                "insert into key_epochs (epoch, kek_id, provider, root, wrapped, active_at) values (9, 'x', 'file', '9', 'x', now())"
+            )
+            await conn.execute("insert into domain_keys values ('x', 'x')")
+            assert await epochs(conn) == before
+            assert (await load_kek(conn, [file])).epochs == [1]
+
+    run(body())
