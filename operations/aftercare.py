@@ -6,6 +6,7 @@ VACUUM. What a killed process did not finish, the next one does.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,7 +31,8 @@ from scim.errors import Unavailable
 SQL: Final = load_queries(__file__)
 AT_ONCE: Final = 1_000  # erasures of one round
 LOOK_S: Final = 10.0  # without a sign, an unfinished erasure of another process is looked for so often
-REST_S: Final = 1.0  # between two rounds, so that erasures one after the other share rounds
+REST_S: Final = 1.0  # so long without an erasure, and a round begins: those that come one after the other share it
+LATEST_S: Final = 60.0  # it begins at the latest after so many seconds of erasures
 # What an erasure deletes from; vacuuming frees the space of the deleted rows.
 VACUUMED: Final = ("bodies", "subject_keys", "users", "groups", "memberships", "states", "requests", "open_deliveries", "holds")
 Connect = Callable[[], Awaitable[Connection]]
@@ -71,9 +73,20 @@ class Aftercare:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REST_S if more else LOOK_S):
                         await self.wake.wait()
-                await asyncio.sleep(REST_S)
+                await self._quiet()
         finally:
             await link.close()
+
+    async def _quiet(self) -> None:
+        """Wait until no erasure has come for a while: a round looks through whole directories, beside the requests of everybody."""
+        until = time.monotonic() + LATEST_S
+        while time.monotonic() < until:
+            self.wake.clear()
+            try:
+                async with asyncio.timeout(REST_S):
+                    await self.wake.wait()
+            except TimeoutError:
+                return
 
     async def _tried(self, link: Link) -> bool:
         """One round. Whether there may be more to do at once."""

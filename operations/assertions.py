@@ -19,6 +19,7 @@ from joserfc.util import urlsafe_b64decode
 RSA_BITS: Final = range(2_048, 8_193)  # shorter ones are broken, longer ones take milliseconds of the event loop
 KEYS_MAX: Final = 50  # keys of a set that are looked at
 EXPIRES_S_MAX: Final = 3_600  # how far `exp` may be ahead: so long its `jti` is remembered
+FETCH_S: Final = 60  # more than fetching a key set can take
 SKEW_S: Final = 60  # between the client's clock and that of the database
 JTI_LENGTH_MAX: Final = 255
 _OF_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -70,7 +71,10 @@ class Unverified:
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """A verified assertion. `until`: from then on it is refused as expired, so its `jti` need not be remembered longer."""
+    """A verified assertion. `until`: how long its `jti` must be remembered: until it is refused as expired, and a minute longer.
+
+    The minute is for a request whose time was taken before it fetched the client's keys, and which ends after that.
+    """
 
     jti: str
     until: datetime
@@ -171,7 +175,7 @@ def verified(assertion: Unverified, key: PublicKey, client_id: str, audiences: C
     jti = claims.get("jti")
     if not isinstance(jti, str) or not 0 < len(jti) <= JTI_LENGTH_MAX:
         raise AssertionRefusedError(f"`jti` of the assertion must be a text of 1 to {JTI_LENGTH_MAX} characters, new each time.")
-    return Assertion(jti, _checked_times(claims, now.timestamp()) + timedelta(seconds=SKEW_S))
+    return Assertion(jti, _checked_times(claims, now.timestamp()) + timedelta(seconds=SKEW_S + FETCH_S))
 
 
 def _check_signature(assertion: Unverified, key: PublicKey) -> None:

@@ -579,22 +579,6 @@ def test_the_command_line_plans_erases_and_holds(own: Erasing) -> None:
     assert "backups A backup, replica or WAL file" in cli("erase", "receipt", "acme", listed[0]["id"]).stdout
 
 
-def test_e5_a_destroyed_epoch_is_what_reaches_backups(own: Erasing) -> None:
-    """Once every epoch from before is destroyed, nobody opens a copy from before; the living are read as ever, and matters of holds too."""
-    user, kept = own.user(), own.user(name=f"kept-{uuid4().hex}")
-    hold = own.hold(kept).json()["id"]
-    receipt = own.complete(own.erase(user)["id"])
-    assert receipt["horizon"]["backups"]["epochs"] == [1]
-    for words in (("rotate",), ("rewrap",), ("destroy", "1", "--yes")):
-        done = own.service.cli("key", *words, "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
-    until(lambda: own.receipt(receipt["id"])["horizon"]["backups"]["state"] == "unreadable")
-    assert own.receipt(receipt["id"])["reason"] == "a request"
-    assert own.idp.get(f"{own.service.scim}/Users/{kept}").json()["userName"].startswith("kept-")
-    assert own.admin.get(f"{own.of_directory}/holds/{hold}").json()["matter"] == "Doe v. Acme"
-    assert own.verified()[0] == 10
-
-
 def test_a_dump_and_a_base_backup_name_nobody(own: Erasing, tmp_path: Path) -> None:
     """Plaintext is in neither, before nor after; the control is the slug of the directory, which both have in the clear."""
     last = f"Canary{uuid4().hex[:10]}"

@@ -37,15 +37,16 @@ class Forgotten(NamedTuple):
     receipts: tuple[dict[str, Any], dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def forgotten(tmp_path_factory: pytest.TempPathFactory, first_started: Path) -> Iterator[Forgotten]:
-    place = tmp_path_factory.mktemp("forgotten")
+@pytest.fixture
+def forgotten(tmp_path: Path, first_started: Path) -> Iterator[Forgotten]:
+    place = tmp_path
     service = Service(copied(first_started, place / "ledger")).start()
     service.note_address()
     shutil.copy(service.data_dir / "kek", place / "kek-of-before")
     with Erasing(service) as e:
         names = {kind: f"{kind}{uuid4().hex}" for kind in ("erased", "living")}
         erased, living = (e.user(name=name, displayName=name) for name in names.values())
+        hold = e.hold(living).json()["id"]
         said(service, "backup", str(place / "before"), "--no-trial")
         dump(running(service), place / "before.dump")
         first = e.complete(e.erase(erased)["id"])
@@ -56,6 +57,8 @@ def forgotten(tmp_path_factory: pytest.TempPathFactory, first_started: Path) -> 
         # a serving process sees the destruction within some seconds
         until(lambda: e.receipt(first["id"])["horizon"]["backups"]["state"] == "unreadable")
         second = e.receipt(first["id"])
+        assert second["reason"] == "a request"
+        assert e.admin.get(f"{e.of_directory}/holds/{hold}").json()["matter"] == "Doe v. Acme"
         yield Forgotten(e, place, erased, living, names, (first, second))
     assert service.stop() == 0
 
@@ -66,7 +69,7 @@ def running(service: Service) -> embedded.Cluster:
     return cluster
 
 
-def test_the_receipt_says_that_copies_were_readable_and_now_are_not(forgotten: Forgotten) -> None:
+def the_receipt_says_that_copies_were_readable_and_now_are_not(forgotten: Forgotten) -> None:
     before, after = (receipt["horizon"]["backups"] for receipt in forgotten.receipts)
     assert (before["state"], before["epochs"]) == ("readable", [1])
     assert "key destroy 1" in before["says"]
@@ -91,7 +94,7 @@ def opened(kek: Kek, subject: str, row: tuple[UUID, Seq, bytes, bytes]) -> bytes
     return open_payload(key, ct, directory=DirectoryUuid(directory), obj=UUID(subject), seq=seq)
 
 
-def test_e5_a_dump_from_before_opens_with_no_key_that_there_is_and_with_the_destroyed_one_it_does(forgotten: Forgotten) -> None:
+def a_dump_from_before_opens_with_no_key_that_there_is_and_with_the_destroyed_one_it_does(forgotten: Forgotten) -> None:
     service = forgotten.e.service
     now = kek_at(running(service).url("ledger_app", "ledger"), [FileKeys(service.data_dir / "kek")])
     with postgres(forgotten.place / "dumped") as cluster:
@@ -108,29 +111,31 @@ def test_e5_a_dump_from_before_opens_with_no_key_that_there_is_and_with_the_dest
         assert forgotten.names["erased"].encode() in opened(then, forgotten.erased, row)
 
 
-def test_e5_living_people_are_fine_also_in_a_backup_from_after(
+def living_people_are_fine_also_in_a_backup_from_after(
     forgotten: Forgotten, tmp_path: Path, make_service: Callable[..., Service]
 ) -> None:
     e = forgotten.e
     assert e.idp.get(f"{e.service.scim}/Users/{forgotten.living}").json()["userName"] == forgotten.names["living"]
     assert e.verified()[0] == 10
-    (tmp_path / "after").mkdir()
+    there = tmp_path / "restored"
+    there.mkdir()
     for name in ("kek", "first-run.json"):
-        shutil.copy(e.service.data_dir / name, tmp_path / "after" / name)
-    assert run(tmp_path / "after", "restore", str(forgotten.place / "after")).returncode == 0
-    with Erasing(make_service("after")) as restored:
+        shutil.copy(e.service.data_dir / name, there / name)
+    assert run(there, "restore", str(forgotten.place / "after")).returncode == 0
+    with Erasing(make_service("restored")) as restored:
         assert restored.service.user_names() == {forgotten.names["living"]}
         assert [event["data"] for event in restored.events(subject=forgotten.erased)] == [{"erased": True}] * 3
 
 
-def test_e5_the_backup_from_before_is_refused(forgotten: Forgotten, tmp_path: Path) -> None:
+def the_backup_from_before_is_refused(forgotten: Forgotten, tmp_path: Path) -> None:
+    tmp_path.mkdir()
     (tmp_path / "kek").write_bytes((forgotten.e.service.data_dir / "kek").read_bytes())
     refused = run(tmp_path, "restore", str(forgotten.place / "before"))
     assert refused.returncode == 2
     assert "was destroyed" in refused.stderr
 
 
-def test_no_copy_has_a_word_of_anybody_and_a_planted_word_is_found(forgotten: Forgotten, tmp_path: Path) -> None:
+def no_copy_has_a_word_of_anybody_and_a_planted_word_is_found(forgotten: Forgotten, tmp_path: Path) -> None:
     """Dump, base backups and data directory with its WAL, in all forms of `erase scan`."""
     needles = tmp_path / "needles.txt"
     needles.write_text("\n".join(forgotten.names.values()) + "\n")
@@ -151,3 +156,14 @@ def test_no_copy_has_a_word_of_anybody_and_a_planted_word_is_found(forgotten: Fo
     done = service.cli("erase", "scan", "--needles", str(needles), "--json")
     assert {one["place"] for one in json.loads(done.stdout)["found"]} == {str(planted)}
     planted.unlink()
+
+
+def test_e5_of_a_person_who_was_erased_no_copy_can_be_read_once_the_epoch_is_destroyed(
+    forgotten: Forgotten, tmp_path: Path, make_service: Callable[..., Service]
+) -> None:
+    """One test, because what it looks at takes half a minute to make."""
+    the_receipt_says_that_copies_were_readable_and_now_are_not(forgotten)
+    a_dump_from_before_opens_with_no_key_that_there_is_and_with_the_destroyed_one_it_does(forgotten)
+    living_people_are_fine_also_in_a_backup_from_after(forgotten, tmp_path, make_service)
+    the_backup_from_before_is_refused(forgotten, tmp_path / "refused")
+    no_copy_has_a_word_of_anybody_and_a_planted_word_is_found(forgotten, tmp_path)

@@ -40,10 +40,10 @@ def events_of(service: Service) -> list[dict[str, Any]]:
                 return found
 
 
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory, first_started: Path) -> Iterator[tuple[Path, Service, list[str]]]:
+@pytest.fixture
+def lived(tmp_path: Path, first_started: Path) -> Iterator[tuple[Path, Service, list[str]]]:
     """A service whose epoch 1 was destroyed while everybody worked; `before` and `after` are backups from before and after."""
-    place = tmp_path_factory.mktemp("keys")
+    place = tmp_path
     service = Service(copied(first_started, place / "ledger"), LEDGER_WORKERS="2", LEDGER_WEBHOOK_ALLOW="127.0.0.0/8").start()
     service.note_address()
     shutil.copy(place / "ledger" / "kek", place / "kek-of-before")
@@ -70,7 +70,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, first_started: Path) -> Iter
     assert service.stop() == 0
 
 
-def test_nothing_is_refused_or_lost_while_keys_rotate(lived: tuple[Path, Service, list[str]]) -> None:
+def nothing_is_refused_or_lost_while_keys_rotate(lived: tuple[Path, Service, list[str]]) -> None:
     _, service, names = lived
     assert service.user_names() >= set(names)
     created = [event for event in events_of(service) if event["type"] == "user.created"]
@@ -78,7 +78,7 @@ def test_nothing_is_refused_or_lost_while_keys_rotate(lived: tuple[Path, Service
     assert service.cli("replay", "verify").returncode == 0
 
 
-def test_the_epochs_and_their_events_tell_what_happened(lived: tuple[Path, Service, list[str]]) -> None:
+def the_epochs_and_their_events_tell_what_happened(lived: tuple[Path, Service, list[str]]) -> None:
     _, service, _ = lived
     first, second = said(service, "key", "list")["data"]
     assert (first["state"], second["state"]) == ("destroyed", "current")
@@ -88,12 +88,12 @@ def test_the_epochs_and_their_events_tell_what_happened(lived: tuple[Path, Servi
     assert told == [("key.rotated", 2, "sys"), ("key.rewrapped", 2, "sys"), ("key.destroyed", 1, "sys")]
 
 
-def test_a_backup_from_before_cannot_be_opened_any_more_and_one_from_after_can(
+def a_backup_from_before_cannot_be_opened_any_more_and_one_from_after_can(
     lived: tuple[Path, Service, list[str]], tmp_path: Path, make_service: Callable[..., Service]
 ) -> None:
     place, _, names = lived
     for backup in ("before", "after"):
-        (tmp_path / backup).mkdir()
+        (tmp_path / backup).mkdir(parents=True)
         shutil.copy(place / "ledger" / "kek", tmp_path / backup / "kek")
     refused = run(tmp_path / "before", "restore", str(place / "before"))
     assert refused.returncode != 0
@@ -104,6 +104,15 @@ def test_a_backup_from_before_cannot_be_opened_any_more_and_one_from_after_can(
     assert run(tmp_path / "before", "restore", str(place / "before")).returncode == 0
     assert run(tmp_path / "after", "restore", str(place / "after")).returncode == 0
     shutil.copy(place / "ledger" / "first-run.json", tmp_path / "after")
-    service = make_service("after")
+    service = make_service("restored/after")
     assert set(names) & service.user_names(), "those of before the backup can be read"
     assert service.cli("replay", "verify").returncode == 0
+
+
+def test_keys_are_rotated_moved_and_destroyed_while_everybody_works(
+    lived: tuple[Path, Service, list[str]], tmp_path: Path, make_service: Callable[..., Service]
+) -> None:
+    """One test, because what it looks at takes half a minute to make."""
+    nothing_is_refused_or_lost_while_keys_rotate(lived)
+    the_epochs_and_their_events_tell_what_happened(lived)
+    a_backup_from_before_cannot_be_opened_any_more_and_one_from_after_can(lived, tmp_path / "restored", make_service)
