@@ -9,7 +9,7 @@ from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
 from ledger.event_data import Count, Instant
-from ledger.key_epochs import Epoch, current_of
+from ledger.key_epochs import Epoch, EpochState, Provider, current_of
 from operations import keys
 
 
@@ -21,8 +21,8 @@ class ShownEpoch(TypedDict):
 
     object: Literal["key_epoch"]
     epoch: Count
-    state: Literal["announced", "current", "earlier", "destroyed"]
-    provider: Literal["file", "env", "pkcs11", "aws-kms", "vault"]
+    state: EpochState
+    provider: Provider
     root_key: str
     key_id: str
     created_at: Instant

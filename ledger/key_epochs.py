@@ -29,8 +29,9 @@ from ledger.sealing import BASE, KEY_SIZE, NONCE_SIZE, Kek, key_id, unwrap_key, 
 
 SQL: Final = load_queries(__file__)
 Provider = Literal["file", "env", "pkcs11", "aws-kms", "vault"]
+EpochState = Literal["announced", "current", "earlier", "destroyed"]
 _PLACE: Final = b"scim-ledger/kek/v1\0"
-_log = structlog.get_logger("runtime.key_epochs")
+_log = structlog.get_logger("ledger.key_epochs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Epoch:
         """Whether key and root key are gone. The service may write `destroyed_at`, but only the owner forgets the key: both count."""
         return self.wrapped is None and self.destroyed_at is not None
 
-    def state(self, current: int) -> Literal["announced", "current", "earlier", "destroyed"]:
+    def state(self, current: int) -> EpochState:
         """What the epoch is for, if the ledger seals in `current`."""
         if self.is_destroyed:
             return "destroyed"
@@ -209,18 +210,23 @@ async def open_epoch(providers: Sequence[RootKeys], ledger: UUID, epoch: Epoch) 
 
 def key_of(providers: Sequence[RootKeys], ledger: UUID, epoch: Epoch) -> bytes:
     """The KEK of an epoch, from its provider. Raises RootKeyError."""
-    provider = next((each for each in providers if each.kind == epoch.provider), None)
-    if provider is None:
+    wrapped = epoch.wrapped
+    assert wrapped is not None
+    key = provider_of(providers, epoch).unwrap(epoch.root, wrapped, place_of(ledger, epoch.number))
+    if key_id(key) != epoch.key_id:
+        raise RootKeyLostError(f"The root key of key epoch {epoch.number} opens another key than {epoch.key_id.hex()}.")
+    return key
+
+
+def provider_of(providers: Sequence[RootKeys], epoch: Epoch) -> RootKeys:
+    """The provider that has the root key of an epoch. Raises RootKeyLostError if LEDGER_ROOT_KEY does not name it."""
+    found = next((provider for provider in providers if provider.kind == epoch.provider), None)
+    if found is None:
         raise RootKeyLostError(
             f"Key epoch {epoch.number} was sealed with a root key of `{epoch.provider}` ({epoch.root}), which LEDGER_ROOT_KEY does not name. Add it "
             "there, behind a space."
         )
-    wrapped = epoch.wrapped
-    assert wrapped is not None
-    key = provider.unwrap(epoch.root, wrapped, place_of(ledger, epoch.number))
-    if key_id(key) != epoch.key_id:
-        raise RootKeyLostError(f"The root key of key epoch {epoch.number} opens another key than {epoch.key_id.hex()}.")
-    return key
+    return found
 
 
 class KeyFollower:

@@ -36,7 +36,6 @@ from ledger.directories import Directory
 from ledger.erasing import Erased, deletions, receipts
 from ledger.events import USER, Draft, Recorded
 from ledger.ids import DirectoryNumber, Seq
-from ledger.receipts import epochs_of
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
 from ledger.tokens import believed
@@ -191,7 +190,7 @@ class Transaction:
             *(_written(s, item, placed, state) for (s, item), placed in zip(decided, commits, strict=True)),
         ]
         if commits:
-            yield _ending(commits, [submission for submission, _ in decided], state, epochs_of(self.kek).current)
+            yield _ending(commits, [submission for submission, _ in decided], state, self.kek.current)
 
     def _decide_each(
         self, mine: Sequence[Submission], state: BatchState, report: BatchReport

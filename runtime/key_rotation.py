@@ -7,9 +7,9 @@ when no process seals in it, nothing needs it, and the database refuses what is 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -17,10 +17,11 @@ from psycopg import sql
 from database.connections import Connection, connect_owner
 from database.deadlines import ROTATED
 from database.holders import GIVES_UP, holders, waits_for
+from database.locks import SEALING, UNKNOWN_EPOCH
 from database.queries import load_queries
 from ledger import key_acts
 from ledger.commands import RecordFacts
-from ledger.key_epochs import Epoch, asked, current_of, epochs, ledger_id, place_of
+from ledger.key_epochs import Epoch, asked, current_of, epochs, ledger_id, place_of, provider_of
 from ledger.rewrapping import Moved, Need, needs, rewrap, sealed_after, sealed_up_to
 from ledger.root_keys.provider import RootKeyError, RootKeys
 from ledger.sealed_columns import NOTES, WRAPPED, SealedNotes, WrappedKeys
@@ -35,10 +36,10 @@ from runtime.served_settings import as_served
 from runtime.upkeep import Bar, Progress
 from runtime.wiring import open_alone
 
+Outcome = TypeVar("Outcome")
 SQL: Final = load_queries(__file__)
 _FIRST_RELEASE: Final = 25  # the migration that made key epochs
 _LOOK_S: Final = 0.2
-_UNKNOWN, _SEALING = 11, 12  # classes of advisory locks (database/locks.py)
 
 
 def rotate_here(bar: Bar) -> Epoch:
@@ -73,20 +74,12 @@ class _Keys:
         async with open_alone(self.urls.serve, self.kek) as ledger:
             await record(ledger, machine(), facts)
 
-    def provider(self, epoch: Epoch) -> RootKeys:
-        found = next((each for each in self.providers if each.kind == epoch.provider), None)
-        if found is None:
-            raise RootKeyError(
-                f"LEDGER_ROOT_KEY does not name `{epoch.provider}`, which has the root key of epoch {epoch.number}."
-            )
-        return found
 
-
-def _with_keys(bar: Bar, what: str, work: Any) -> Any:
+def _with_keys(bar: Bar, what: str, work: "Callable[[_Keys], Awaitable[Outcome]]") -> Outcome:
     settings = as_served(main_settings())
     with explained(settings), running_urls(settings) as urls, bar(what) as progress:
 
-        async def run() -> Any:
+        async def run() -> Outcome:
             kek = await read_kek(urls.serve, settings)
             async with _alone(urls.migrate) as conn:
                 return await work(_Keys(conn, urls, kek, providers_of(settings), progress))
@@ -119,7 +112,7 @@ async def _rotate(keys: _Keys) -> Epoch:
     epoch = next((each for each in found if each.active_at is None and each.wrapped is not None), None) or await _make_epoch(
         keys, found
     )
-    await _wait(keys, ("try_all_know", "all_know"), _UNKNOWN, epoch.number, _CANNOT_LOAD)
+    await _wait(keys, ("try_all_know", "all_know"), UNKNOWN_EPOCH.number, epoch.number, _CANNOT_LOAD)
     keys.kek.current = epoch.number
     await keys.record(key_acts.rotated(epoch))
     return await keys.epoch(epoch.number)
@@ -141,7 +134,7 @@ async def _rewrap(keys: _Keys) -> tuple[Epoch, Moved]:
     current = keys.kek.current
     moved = await rewrap(keys.conn, keys.kek, keys.progress)
     for epoch in [epoch for epoch in keys.kek.epochs if epoch < current]:
-        await _wait(keys, ("try_none_seals", "none_seals"), _SEALING, epoch, _STILL_SEALS)
+        await _wait(keys, ("try_none_seals", "none_seals"), SEALING.number, epoch, _STILL_SEALS)
     late = await rewrap(keys.conn, keys.kek, lambda _done, _total: None)  # what the last processes sealed meanwhile
     both = Moved(moved.keys + late.keys, moved.notes + late.notes, late.unreadable)
     for table in dict.fromkeys(column.table for column in (*WRAPPED, *NOTES)):
@@ -155,9 +148,9 @@ async def _destroy(keys: _Keys, number: int) -> tuple[Epoch, str | None]:
     epoch = _destroyable(await epochs(keys.conn), number)
     if epoch.is_destroyed:
         return epoch, None
-    provider = keys.provider(epoch)
+    provider = provider_of(keys.providers, epoch)
     if epoch.wrapped is not None:
-        await _wait(keys, ("try_none_seals", "none_seals"), _SEALING, number, _STILL_SEALS)
+        await _wait(keys, ("try_none_seals", "none_seals"), SEALING.number, number, _STILL_SEALS)
         _refuse_needed(number, await needs(keys.conn, keys.kek, number))
         # A column with values that open with no key gets no constraint: their rows could not be updated any more.
         damaged = {column for column, _ in await sealed_up_to(keys.conn, number)}

@@ -18,8 +18,9 @@ from ledger.sealing import Kek, open_payload, unwrap_key
 from proofs.keys import WrapError
 from runtime import embedded
 from tests.acceptance.conftest import Service, until
+from tests.acceptance.test_backup import run
 from tests.acceptance.test_erasure import Erasing
-from tests.acceptance.test_keys import run, said
+from tests.acceptance.test_keys import said
 from tests.acceptance.test_restore_drills import dump, loaded, postgres
 from tests.conftest import copied
 

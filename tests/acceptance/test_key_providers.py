@@ -15,12 +15,13 @@ import pytest
 
 from runtime import embedded
 from tests import warm
-from tests.acceptance.conftest import ROOT, Service, children_of, until
+from tests.acceptance.conftest import ROOT, Service, until
 from tests.acceptance.test_keys import said
 from tests.conftest import copied
 from tests.vault import TOKEN, vault
 
 pytestmark = pytest.mark.long
+PROCESSES = 3  # two that serve, and one that delivers
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
@@ -86,11 +87,12 @@ def test_a_provider_that_is_lost_while_the_service_runs_stops_nothing(fresh: Cal
         service = fresh(LEDGER_ROOT_KEY="vault:transit/scim-ledger", VAULT_ADDR=address, VAULT_TOKEN=TOKEN, LEDGER_WORKERS="2")
         names = {write(service)}
     assert service.process is not None
-    before = set(children_of(service.process.pid))
-    workers = [pid for pid in before if "spawn" in Path(f"/proc/{pid}/comm").read_text() or pid != service.postmaster()]
-    for pid in workers[:2]:
+    parent = service.process.pid
+    until(lambda: len(warm.spawned(parent)) == PROCESSES)
+    before = warm.spawned(parent)
+    for pid in before:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: len(set(children_of(service.process.pid)) - before) >= 1)
+    until(lambda: len(set(warm.spawned(parent)) - set(before)) == PROCESSES)
     names |= {write(service) for _ in range(20)}
     assert service.user_names() >= names
     refusal = service.cli("key", "rotate")

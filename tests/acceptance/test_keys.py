@@ -1,7 +1,6 @@
 """The life of a key epoch on a running service: made, moved into, destroyed, while an IdP writes and consumers read."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,17 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests import warm
 from tests.acceptance.conftest import Service
 from tests.acceptance.receiver import receiver
-from tests.acceptance.test_backup import Writer
+from tests.acceptance.test_backup import Writer, run
 from tests.conftest import copied
 
 pytestmark = pytest.mark.long
-
-
-def run(data_dir: Path, *words: str, **environment: str) -> Any:
-    return warm.run(words, {**os.environ, "LEDGER_DATA_DIR": str(data_dir), **environment})
 
 
 def said(service: Service, *words: str) -> Any:

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -15,10 +14,10 @@ from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, embedded_urls
 from tests import warm
 from tests.acceptance.conftest import Service
+from tests.acceptance.test_key_providers import write
 from tests.acceptance.test_keys import said
 
 pytestmark = pytest.mark.long
-USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 @contextmanager
@@ -42,14 +41,6 @@ def serving(data_dir: Path, urls: Urls) -> Iterator[Service]:
         yield service
     finally:
         assert service.stop() == 0
-
-
-def write(service: Service) -> str:
-    name = uuid4().hex
-    with service.client("scim") as idp:
-        answer = idp.post(f"{service.scim}/Users", json={"schemas": [USER], "userName": name})
-    assert answer.status_code == 201, answer.text
-    return name
 
 
 def run(program: str, cluster: embedded.Cluster, *words: str) -> None:
